@@ -1,0 +1,293 @@
+"""The configuration of a complete run: frozen pydantic models read from plain YAML.
+
+Names are MONAI's own where MONAI has one. An unknown key, or a value out of range, is refused with the key that
+was probably meant. There are no expressions, class paths or environment variables inside a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from synthmed.errors import ConfigError
+
+Modality = Literal["MR", "CT", "PT"]
+Triple = tuple[int, int, int]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomConfig(_Section):
+    """The embedded cohort of procedural head-like phantoms, each with a known segmentation."""
+
+    num_subjects: int = Field(96, ge=2)
+    shape: Triple = (32, 32, 32)
+    seed: int = 0
+
+
+class CohortConfig(_Section):
+    """Where the scans are, whose they are, and how they are split.
+
+    A relative `path` is looked up from the working directory, then from the folder that ``SYNTHMED_DATA`` names.
+    """
+
+    format: Literal["auto", "folder", "decathlon", "monai", "csv", "dicom", "phantom"] = "auto"
+    path: str | None = None
+    images: str | None = Field(None, description="folder format: sub-folder or glob of the images")
+    labels: str | None = Field(None, description="folder format: sub-folder or glob of the labels")
+    subjects: str | None = Field(None, description="CSV in `path` that maps a volume to its patient")
+    covariates: str | None = Field(None, description="CSV in `path` with one row a case or patient")
+    modality: Modality = "MR"
+    label_names: dict[int, str] = Field(default_factory=dict, description="label value -> structure")
+    holdout_fraction: float = Field(0.35, gt=0.0, lt=0.9)
+    phantom: PhantomConfig = PhantomConfig()
+
+
+class PreprocessConfig(_Section):
+    """One grid for every case, and one scale of intensities."""
+
+    orientation: str = Field("RAS", pattern="^[LRAPSI]{3}$")
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    grid: Triple = (32, 32, 32)
+    normalisation: Literal["percentile", "window"] = "percentile"
+    percentiles: tuple[float, float] = (0.5, 99.9)
+    intensity_range: tuple[float, float] = Field(
+        (0.0, 1000.0), description="units of the release: HU or SUV window, or where percentiles land"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PreprocessConfig:
+        for name in ("percentiles", "intensity_range"):
+            low, high = getattr(self, name)
+            if not low < high:
+                raise ValueError(f"{name}: the first value must be below the second, found {low} and {high}")
+        if min(self.grid) < 8 or min(self.spacing) <= 0:
+            raise ValueError("grid must be at least 8 a side and spacing above 0")
+        return self
+
+
+class ConditioningConfig(_Section):
+    """Covariates that condition the denoiser; their vocabularies are read from the training patients."""
+
+    classes: tuple[str, ...] = ()
+    scalars: tuple[str, ...] = ()
+    drop_probability: float = Field(0.15, ge=0.0, le=0.5, description="share of steps with the learned null")
+
+
+class AutoencoderConfig(_Section):
+    """MONAI ``AutoencoderKL`` behind a lossless Haar stem, on image and one-hot label together.
+
+    The whole down-sampling is 2 (stem) x 2^(len(channels) - 1).
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    num_res_blocks: int = Field(1, ge=1)
+    latent_channels: int = Field(64, ge=1)
+    norm_num_groups: int = Field(16, ge=1)
+    linear_shortcut: bool = Field(True, description="start from the closed-form block PCA and learn the rest")
+    latent_noise: float = Field(0.05, ge=0.0, description="noise on standardised latents while the decoder learns")
+    kl_weight: float = Field(1e-6, ge=0.0)
+    gradient_weight: float = Field(0.5, ge=0.0, description="L1 of finite differences, for edges")
+    label_weight: float = Field(0.5, ge=0.0, description="cross-entropy + Dice on the labels")
+    adversarial_weight: float = Field(0.0, ge=0.0)
+    adversarial_start: float = Field(0.5, ge=0.0, le=1.0, description="share of steps before the term begins")
+
+    @property
+    def downsampling(self) -> int:
+        """Voxels of the grid a latent cell spans, a side."""
+        return 2 ** len(self.channels)
+
+
+class DenoiserConfig(_Section):
+    """What predicts the clean latent: MONAI's UNet, or a small transformer over latent cells."""
+
+    kind: Literal["unet", "transformer"] = "transformer"
+    channels: tuple[int, ...] = Field((128, 256), description="unet only")
+    num_res_blocks: int = Field(2, ge=1, description="unet only")
+    num_head_channels: int = Field(64, ge=8)
+    width: int = Field(256, ge=16, description="transformer only")
+    depth: int = Field(6, ge=1, description="transformer only")
+    dropout: float = Field(0.0, ge=0.0, le=0.5)
+
+
+class DiffusionConfig(_Section):
+    """The noise path x_t = alpha(t) x_0 + sigma(t) eps and what the network predicts on it."""
+
+    path: Literal["linear", "cosine", "rectified"] = "rectified"
+    prediction: Literal["epsilon", "sample", "velocity"] = "velocity"
+
+
+class TrainingConfig(_Section):
+    """One loop serves both stages; each has its own settings."""
+
+    max_steps: int = Field(1000, ge=1)
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-3, gt=0.0)
+    warmup_steps: int = Field(50, ge=0)
+    weight_decay: float = Field(1e-2, ge=0.0)
+    gradient_clip: float = Field(1.0, gt=0.0)
+    ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
+    precision: Precision = "auto"
+    validate_every: int = Field(100, ge=1)
+    patience: int = Field(0, ge=0, description="validations without a better held-out loss before stopping; 0: never")
+    checkpoint_every: int = Field(100, ge=1)
+    augment: bool = Field(True, description="small affine changes of the training scans")
+
+
+class SamplingConfig(_Section):
+    """How volumes are drawn."""
+
+    num_samples: int = Field(64, ge=1)
+    sampler: Literal["ddpm", "ddim", "heun", "dpmpp_2m"] = "dpmpp_2m"
+    num_inference_steps: int = Field(20, ge=1, le=1000)
+    timestep_shift: float = Field(3.0, ge=1.0, le=20.0)
+    guidance_scale: float = Field(1.0, ge=0.0, le=20.0)
+    batch_size: int = Field(8, ge=1)
+
+
+class EvaluationConfig(_Section):
+    """What is measured beside the audit; the segmenter is trained on synthetic, then on real, scans."""
+
+    segmenter_steps: int = Field(400, ge=0, description="0 leaves the utility measurement out")
+    segmenter_batch_size: int = Field(8, ge=1)
+    segmenter_seeds: int = Field(1, ge=1)
+
+
+class AuditConfig(_Section):
+    """Which policy judges: a name that ships with `privacy`, or the path of a YAML file."""
+
+    policy: str = "default"
+
+
+class ExportConfig(_Section):
+    """What the release says about itself."""
+
+    formats: tuple[Literal["nifti"], ...] = ("nifti",)
+    title: str = "Synthetic cohort"
+    license: str = "see DATA CARD"
+    source_statement: str = "A private cohort; the scans themselves are not part of this release."
+
+
+class Config(_Section):
+    """A complete run."""
+
+    name: str = Field("run", pattern=r"^[\w.-]+$")
+    seed: int = Field(0, ge=0)
+    cohort: CohortConfig = CohortConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    conditioning: ConditioningConfig = ConditioningConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    autoencoder_training: TrainingConfig = TrainingConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    denoiser_training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    audit: AuditConfig = AuditConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _grid_divides(self) -> Config:
+        step = self.autoencoder.downsampling
+        bad = [n for n in self.preprocess.grid if n % step]
+        if bad:
+            raise ValueError(f"preprocess.grid {self.preprocess.grid} must be divisible by the autoencoder's {step}")
+        return self
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a configuration from a YAML file, or one that ships with the package by its name.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, or a bare name such as ``"phantom"`` or ``"hippocampus_mri"``.
+    overrides : iterable of str
+        ``"sampling.num_inference_steps=20"``: dotted key and YAML value.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or not a mapping, or a key or value is wrong.
+    """
+    file = find_config(path)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read the configuration {file}", found=" ".join(str(error).split())) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} is not a configuration", found=type(content).__name__, expected="a YAML mapping")
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_config(content)
+
+
+def parse_config(content: Mapping[str, Any]) -> Config:
+    """Validate a nested mapping; raise `ConfigError` naming the first wrong key and the likely right one."""
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def dump_config(config: Config) -> str:
+    """Return the resolved configuration as YAML that `load_config` reads back to an equal value."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def find_config(path: str | Path) -> Path:
+    """Return the file that `path` means: itself, or the shipped configuration of that name."""
+    file = Path(path)
+    if file.is_file():
+        return file
+    here = Path(__file__).parent
+    shipped = [d for d in (here / "configs", here.parent / "configs") if d.is_dir()]
+    for folder in shipped:
+        if (folder / f"{file.name.removesuffix('.yaml')}.yaml").is_file() and len(file.parts) == 1:
+            return folder / f"{file.name.removesuffix('.yaml')}.yaml"
+    names = sorted(p.stem for folder in shipped for p in folder.glob("*.yaml"))
+    raise ConfigError(f"There is no configuration {path}", expected=f"a YAML file or one of {', '.join(names)}")
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override} cannot be read", expected="KEY=VALUE, such as sampling.num_samples=16")
+    *parents, last = key.strip().split(".")
+    node: Any = content
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a section")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML", found=value) from error
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        found = "" if isinstance(first.get("input"), dict) else repr(first.get("input"))
+        return ConfigError(f"Configuration key {where or 'of the run'} is wrong", found=found, expected=first["msg"])
+    *parents, last = (str(part) for part in first["loc"])
+    known = list(_section(parents).model_fields)
+    close = difflib.get_close_matches(last, known, n=1)
+    hint = f"Did you mean {'.'.join([*parents, close[0]])}?" if close else f"Known keys: {', '.join(known)}"
+    return ConfigError(f"Unknown configuration key {where}", next_step=hint)
+
+
+def _section(parents: Iterable[str]) -> type[BaseModel]:
+    section: type[BaseModel] = Config
+    for parent in parents:
+        section = section.model_fields[parent].annotation  # type: ignore[assignment]
+    return section
