@@ -1,0 +1,272 @@
+"""A policy is a table of thresholds; `judge` turns measurements into PASS, FAIL or INCONCLUSIVE.
+
+`judge` is pure, so that whoever receives a report can judge its measurements again and find an edited verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from privacy.errors import UsageError
+
+BUNDLED = ("default", "research", "strict")
+RISKS = ("singling out", "linkability", "inference")
+RANGES: dict[str, tuple[float, float]] = {
+    "confidence": (0.8, 0.999),
+    "false_match_rate": (1e-6, 0.1),
+    "fdr": (0.001, 0.5),
+    "max_identity_matches": (0, 10_000),
+    "max_copy_rate_upper": (0.0, 0.5),
+    "max_match_excess_upper": (0.0, 0.5),
+    "min_membership_p": (1e-4, 0.2),
+    "min_recall_lower": (0.5, 0.999),
+    "min_train_patients": (5, 1_000_000),
+    "min_holdout_patients": (10, 1_000_000),
+}
+COUNTS = ("max_identity_matches", "min_train_patients", "min_holdout_patients")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Thresholds under a name.
+
+    Attributes
+    ----------
+    name : str
+    thresholds : dict of str to float
+        One value for each key of `RANGES`.
+    reasons : dict of str to str
+        Why each threshold has its value.
+    maps_to : dict of str to tuple of str
+        Which of the three risks of WP216 (singling out, linkability, inference) each threshold bears on.
+    """
+
+    name: str
+    thresholds: dict[str, float]
+    reasons: dict[str, str]
+    maps_to: dict[str, tuple[str, ...]]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the name and the values, as canonical JSON: what a verdict depends on."""
+        content = {"name": self.name, "thresholds": {k: float(v) for k, v in self.thresholds.items()}}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def policy_from_values(name: str, thresholds: Mapping[str, float]) -> Policy:
+    """Rebuild a policy from the name and thresholds that a report states.
+
+    Raises
+    ------
+    UsageError
+        If a threshold is unknown, missing or out of range.
+    """
+    values = {key: _value(name, key, value) for key, value in _complete(name, thresholds).items()}
+    return Policy(name, values, {}, {})
+
+
+def load_policy(name_or_path: str | Path) -> Policy:
+    """Read a bundled policy by name, or a policy file by path.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``"default"``, ``"strict"``, ``"research"`` or the path of a YAML file.
+
+    Raises
+    ------
+    UsageError
+        If there is no such policy, or a key or value in it is unknown, missing or out of range; or if a file
+        takes the name of a bundled policy and changes its thresholds.
+    """
+    if str(name_or_path) in BUNDLED:
+        text = (files("privacy") / "policies" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        return _parse(text, str(name_or_path))
+    path = Path(name_or_path)
+    try:
+        policy = _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"Cannot read the policy {name_or_path}",
+            found=" ".join(str(error).split()),
+            expected=f"one of {', '.join(BUNDLED)}, or a YAML file",
+        ) from error
+    if policy.name in BUNDLED and policy.sha256 != load_policy(policy.name).sha256:
+        raise UsageError(
+            f"{path} changes the thresholds of the bundled policy {policy.name!r}", next_step="Name it differently"
+        )
+    return policy
+
+
+def judge(measurements: Mapping[str, Any], policy: Policy) -> tuple[str, list[str]]:
+    """Turn measurements into a verdict.
+
+    Evidence of a leak is FAIL, whatever else is missing; no evidence, but too little power to have seen it,
+    is INCONCLUSIVE.
+
+    Parameters
+    ----------
+    measurements : mapping
+        The ``measurements`` of a report (numbers only).
+    policy : Policy
+
+    Returns
+    -------
+    verdict : str
+        ``"PASS"``, ``"FAIL"`` or ``"INCONCLUSIVE"``.
+    reasons : list of str
+        What led to it, in plain words; for PASS, what was shown.
+
+    Raises
+    ------
+    UsageError
+        If a measurement that the verdict needs is missing or is not a number.
+    """
+    m = _Measured(measurements)
+    limits = policy.thresholds
+    failures = _failures(m, limits)
+    if failures:
+        return "FAIL", failures
+    doubts = _doubts(m, limits)
+    if doubts:
+        return "INCONCLUSIVE", doubts
+    return "PASS", [_passed(m, limits)]
+
+
+class _Measured:
+    """Measurements by name, each checked to be a finite number when it is asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, key: str) -> float:
+        value = self._values.get(key)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or value != value
+            or abs(value) == float("inf")
+        ):
+            raise UsageError(f"The measurement {key!r} is not usable", found=repr(value), expected="a finite number")
+        return value
+
+
+def _failures(m: _Measured, limits: Mapping[str, float]) -> list[str]:
+    reasons = []
+    if m["identity_matches"] > limits["max_identity_matches"]:
+        reasons.append(
+            f"{m['identity_matches']:.0f} of {m['samples']:.0f} distinct samples match one training patient more"
+            f" closely than people who differ do (allowed: {limits['max_identity_matches']:.0f})"
+        )
+    if m["copy_rate"] > limits["max_copy_rate_upper"]:
+        reasons.append(f"{m['copy_rate']:.1%} of the samples match (allowed: {limits['max_copy_rate_upper']:.1%})")
+    if m["membership_p"] < limits["min_membership_p"]:
+        reasons.append(
+            f"The samples lie closer to training patients than to held-out ones: permutation p ="
+            f" {m['membership_p']:.2g} (limit {limits['min_membership_p']:.2g})"
+        )
+    if m["match_excess"] > limits["max_match_excess_upper"]:
+        reasons.append(
+            f"The match rate to training exceeds that to held-out patients by {m['match_excess']:.1%}"
+            f" (allowed: {limits['max_match_excess_upper']:.1%})"
+        )
+    return reasons
+
+
+def _doubts(m: _Measured, limits: Mapping[str, float]) -> list[str]:
+    reasons = []
+    for role, key in (("training", "train_patients"), ("held-out", "holdout_patients")):
+        if m[key] < limits[f"min_{key}"]:
+            reasons.append(f"Only {m[key]:.0f} {role} patients; the policy needs {limits[f'min_{key}']:.0f}")
+    if m["recall_lower"] < limits["min_recall_lower"]:
+        reasons.append(
+            f"The audit found {m['recall']:.1%} of the copies it planted itself, a lower bound of"
+            f" {m['recall_lower']:.3f}; the policy needs {limits['min_recall_lower']:.2f}"
+        )
+    bounds = (
+        ("copy_rate_upper", "max_copy_rate_upper", "of all samples could be copies"),
+        (
+            "match_excess_upper",
+            "max_match_excess_upper",
+            "more matches to training than to held-out patients are possible",
+        ),
+    )
+    for key, limit, text in bounds:
+        if m[key] > limits[limit]:
+            reasons.append(
+                f"With {m['samples']:.0f} distinct samples, up to {m[key]:.1%} {text}; the policy allows"
+                f" {limits[limit]:.1%}: audit more samples"
+            )
+    return reasons
+
+
+def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
+    return (
+        f"No evidence of copying or membership in {m['samples']:.0f} distinct samples:"
+        f" {m['identity_matches']:.0f} identity matches (at {limits['confidence']:.0%} confidence at most {m['copy_rate_upper']:.1%} of all samples),"
+        f" permutation p = {m['membership_p']:.2g}, {m['recall']:.1%} of the planted copies found"
+    )
+
+
+def _parse(text: str, source: str) -> Policy:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"The policy {source} is not YAML", found=" ".join(str(error).split())) from error
+    if not isinstance(content, dict) or set(content) != {"name", "purpose", "thresholds"}:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise UsageError(f"The policy {source} has the wrong keys", found=found, expected="name, purpose, thresholds")
+    if not isinstance(content["name"], str) or not isinstance(content["thresholds"], dict):
+        raise UsageError(f"The policy {source} is malformed", expected="name: text, thresholds: a table")
+    entries = _complete(source, content["thresholds"])
+    parsed = {key: _entry(source, key, entry) for key, entry in entries.items()}
+    return Policy(
+        name=content["name"],
+        thresholds={key: value for key, (value, _, _) in parsed.items()},
+        reasons={key: reason for key, (_, reason, _) in parsed.items()},
+        maps_to={key: risks for key, (_, _, risks) in parsed.items()},
+    )
+
+
+def _complete(source: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    unknown, missing = sorted(set(map(str, entries)) - set(RANGES)), [key for key in RANGES if key not in entries]
+    if unknown or missing:
+        raise UsageError(
+            f"The policy {source} has the wrong thresholds",
+            found=f"unknown {', '.join(unknown) or 'none'}, missing {', '.join(missing) or 'none'}",
+            expected=", ".join(RANGES),
+        )
+    return {key: entries[key] for key in RANGES}
+
+
+def _entry(source: str, key: str, entry: Any) -> tuple[float, str, tuple[str, ...]]:
+    if not isinstance(entry, dict) or set(entry) != {"value", "maps_to", "reason"}:
+        raise UsageError(f"{key} in the policy {source} is malformed", expected="value, maps_to and reason")
+    risks = entry["maps_to"]
+    if not isinstance(risks, list) or not risks or any(risk not in RISKS for risk in risks):
+        raise UsageError(
+            f"{key} in the policy {source} maps to an unknown risk", found=str(risks), expected=", ".join(RISKS)
+        )
+    if not isinstance(entry["reason"], str) or not entry["reason"].strip():
+        raise UsageError(f"{key} in the policy {source} has no reason")
+    return _value(source, key, entry["value"]), entry["reason"].strip(), tuple(risks)
+
+
+def _value(source: str, key: str, value: Any) -> float:
+    low, high = RANGES[key]
+    wrong = isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
+    if wrong or (key in COUNTS and value != int(value)):
+        kind = "a whole number" if key in COUNTS else "a number"
+        raise UsageError(
+            f"{key} in the policy {source} is out of range", found=repr(value), expected=f"{kind} from {low} to {high}"
+        )
+    return int(value) if key in COUNTS else float(value)
