@@ -257,6 +257,14 @@ def find_config(path: str | Path) -> Path:
     raise ConfigError(f"There is no configuration {path}", expected=f"a YAML file or one of {', '.join(names)}")
 
 
+def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
+    """Return `config` with ``"section.key=value"`` changes, validated again."""
+    content = config.model_dump(mode="json")
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_config(content)
+
+
 def _apply_override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():

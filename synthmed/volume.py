@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt2axcodes, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt2axcodes,
+    ornt_transform,
+)
 from numpy.typing import NDArray
 
 from synthmed.errors import InputError
@@ -67,9 +74,17 @@ class Volume:
         array = np.asarray(self.array, dtype=np.float32)
         affine = np.asarray(self.affine, dtype=np.float64)
         if array.ndim != 4 or array.size == 0:
-            raise InputError("A volume has the wrong shape", found=str(array.shape), expected="(C, I, J, K), none of them 0")
+            raise InputError(
+                "A volume has the wrong shape",
+                found=str(array.shape),
+                expected="(C, I, J, K), none of them 0",
+            )
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-            raise InputError("A volume's affine is unusable", found=str(affine.tolist()), expected="an invertible 4x4 matrix")
+            raise InputError(
+                "A volume's affine is unusable",
+                found=str(affine.tolist()),
+                expected="an invertible 4x4 matrix",
+            )
         object.__setattr__(self, "array", array)
         object.__setattr__(self, "affine", affine)
 

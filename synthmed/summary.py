@@ -1,0 +1,43 @@
+"""What a run made, in plain words: the last thing that a person reads in the terminal."""
+
+from __future__ import annotations
+
+from synthmed.files import read_json
+from synthmed.pipeline import Run, stage_costs
+
+
+def summarise(run: Run) -> str:
+    """Say what a finished run made, what the audit found, what it cost and where to look.
+
+    Returns
+    -------
+    str
+        Several lines for a terminal.
+    """
+    from synthmed.evaluation import format_evaluation
+
+    report = read_json(run.stage("audit") / "release" / "report.json")
+    release = run.stage("export") / "release"
+    return "\n".join(
+        [
+            "",
+            f"Made {report['synthetic']['n']} synthetic volumes from {report['train']['n_patients']} training "
+            f"patients; {report['holdout']['n_patients']} other patients were held out to judge them.",
+            f"The audit (policy {report['policy']['name']}): {report['verdict']}. " + " ".join(report["reasons"]),
+            "",
+            format_evaluation(read_json(run.stage("evaluate") / "evaluation.json")),
+            "",
+            _format_costs(run),
+            f"  Release:       {release}  (check it: synthmed verify {release})",
+            f"  Audit:         {run.stage('audit') / 'steward' / 'report.md'}  (names patients: stays home)",
+            f"  Look at them:  {run.stage('evaluate') / 'montage.png'}",
+        ]
+    )
+
+
+def _format_costs(run: Run) -> str:
+    costs = stage_costs(run)
+    total = sum(seconds for seconds, _ in costs.values())
+    parts = ", ".join(f"{name} {seconds:.0f} s" for name, (seconds, _) in costs.items())
+    peak = max(memory for _, memory in costs.values())
+    return f"  Took {total:.0f} s ({parts}); peak memory {peak} MiB."

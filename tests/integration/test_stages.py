@@ -1,0 +1,113 @@
+"""The stage machinery, on stages that only write a line: skip, resume, supersede, extend, lock."""
+
+import fcntl
+
+import pytest
+
+from synthmed import pipeline
+from synthmed.config import parse_config
+from synthmed.errors import ConfigError, InputError
+from synthmed.pipeline import Run, Stage, open_run, run_stages, stage_is_done
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Replace the stages by three that record their runs."""
+    made = []
+
+    def work(name):
+        def _work(run, out, progress):
+            made.append((name, sorted(p.name for p in out.iterdir())))
+            (out / "result.txt").write_text(f"{run.config.seed} {run.config.sampling.num_samples}")
+
+        return _work
+
+    stages = (
+        Stage("one", ("cohort",), (), work("one")),
+        Stage("two", ("sampling",), ("one",), work("two"), extends=("sampling.num_samples",)),
+        Stage("three", ("audit",), ("two",), work("three")),
+    )
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+    return made
+
+
+def _run(tmp_path, **content):
+    return Run(parse_config(content), tmp_path / "r")
+
+
+def _quiet(run, last="three", **options):
+    run_stages(run, last, progress=False, say=lambda line: None, **options)
+
+
+def test_finished_stages_are_skipped(tmp_path, calls):
+    _quiet(_run(tmp_path))
+    _quiet(_run(tmp_path))
+    assert [name for name, _ in calls] == ["one", "two", "three"]
+    assert stage_is_done(_run(tmp_path), "three")
+
+
+def test_a_changed_setting_reruns_from_there_and_keeps_the_old_output(tmp_path, calls):
+    _quiet(_run(tmp_path))
+    said = []
+    run_stages(_run(tmp_path, sampling={"guidance_scale": 2.0}), "three", progress=False, say=said.append)
+    assert [name for name, _ in calls[3:]] == ["two"], "an equal result upstream does not rerun what follows"
+    assert any("sampling.guidance_scale changed from 1.0 to 2.0" in line for line in said)
+    assert [p.name.split("-")[0] for p in (tmp_path / "r" / "superseded").iterdir()] == ["two"]
+
+
+def test_a_changed_result_reruns_what_reads_it(tmp_path, calls):
+    _quiet(_run(tmp_path))
+    _quiet(_run(tmp_path, seed=5))
+    assert [name for name, _ in calls[3:]] == ["one", "two", "three"]
+
+
+def test_growing_a_set_works_in_place(tmp_path, calls):
+    _quiet(_run(tmp_path), "two")
+    _quiet(_run(tmp_path, sampling={"num_samples": 99}), "two")
+    assert "result.txt" in calls[-1][1]
+    assert not (tmp_path / "r" / "superseded").exists()
+
+
+def test_a_killed_stage_resumes_in_its_directory(tmp_path, calls, monkeypatch):
+    def dies(run, out, progress):
+        (out / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    one, two, three = pipeline.STAGES
+    monkeypatch.setattr(pipeline, "STAGES", (one, Stage("two", two.sections, two.inputs, dies), three))
+    with pytest.raises(KeyboardInterrupt):
+        _quiet(_run(tmp_path))
+    monkeypatch.setattr(pipeline, "STAGES", (one, two, three))
+    _quiet(_run(tmp_path))
+    assert [name for name, _ in calls] == ["one", "two", "three"]
+    assert "half" in calls[1][1]
+
+
+def test_a_lost_output_is_made_again(tmp_path, calls):
+    _quiet(_run(tmp_path))
+    (tmp_path / "r" / "two" / "result.txt").unlink()
+    _quiet(_run(tmp_path))
+    assert [name for name, _ in calls[3:]] == ["two"]
+
+
+def test_two_processes_do_not_share_a_run(tmp_path, calls):
+    (tmp_path / "r").mkdir()
+    with (tmp_path / "r" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="Another process"):
+            _quiet(_run(tmp_path))
+
+
+def test_only_needs_what_comes_before(tmp_path, calls):
+    with pytest.raises(InputError, match="one"):
+        _quiet(_run(tmp_path), "two", only=True)
+
+
+def test_a_directory_that_is_no_run_says_what_to_do(tmp_path):
+    with pytest.raises(ConfigError, match="synthmed prepare"):
+        open_run(tmp_path)
+
+
+def test_a_run_opens_by_its_directory(tmp_path, calls):
+    _quiet(_run(tmp_path, seed=3), "one")
+    assert open_run(tmp_path / "r").config.seed == 3
