@@ -8,30 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from synthmed.errors import InputError
-from synthmed.io.dicom_series import (
-    MIN_SLICES,
-    PARSER_ERRORS,
-    Frame,
-    Series,
-    Skipped,
-    find_series,
-    load,
-    scan,
-    scan_files,
-)
+from synthmed.io.dicom_header import Frame, Skipped
+from synthmed.io.dicom_pixels import read_pixels
+from synthmed.io.dicom_series import MIN_SLICES, Series, find_series, refusal, scan, scan_files
 from synthmed.volume import Affine, Volume
 
 __all__ = ["Frame", "Series", "Skipped", "find_series", "read_folder", "read_series", "scan"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+_REQUIRED = {
+    "position": "ImagePositionPatient",
+    "orientation": "ImageOrientationPatient",
+    "pixel_spacing": "PixelSpacing",
+}
 _ORIENTATION_TOLERANCE = 1e-4
 """Largest difference between direction cosines of one series: 0.006 degrees."""
 _TILT_TOLERANCE = 2e-3
@@ -80,9 +75,9 @@ def read_series(series: Series | Iterable[Path | str]) -> Volume:
     if not isinstance(series, Series):
         paths = [Path(path) for path in series]
         series = _only(*scan_files(paths), f"{len(paths)} files")
-    _check_content(series)
+    _check_headers(series)
     frames, affine = _stack(series)
-    return Volume(_pixels(series, frames)[np.newaxis], LPS_TO_RAS @ affine)
+    return Volume(read_pixels(series, frames)[np.newaxis], LPS_TO_RAS @ affine)
 
 
 def _only(series: Sequence[Series], skipped: Sequence[Skipped], where: str) -> Series:
@@ -107,55 +102,49 @@ def _only(series: Sequence[Series], skipped: Sequence[Skipped], where: str) -> S
     return series[0]
 
 
-def _refuse(series: Series, what: str, found: str, expected: str, next_step: str) -> InputError:
-    return InputError(
-        f"{what} in {series} below {series.files[0].parent}", found=found, expected=expected, next_step=next_step
-    )
-
-
-def _check_content(series: Series) -> None:
+def _check_headers(series: Series) -> None:
     """Refuse what the headers alone show is no volume."""
     frames = series.frames
-    if any("LOCALIZER" in dict(frame.tags).get("ImageType", "") for frame in frames):
-        raise _refuse(series, "A localizer", "ImageType LOCALIZER", "a stack of slices", "Leave it out")
-    for name, keyword in (
-        ("position", "ImagePositionPatient"),
-        ("orientation", "ImageOrientationPatient"),
-        ("pixel_spacing", "PixelSpacing"),
-    ):
-        lacking = [frame for frame in frames if getattr(frame, name) is None]
+    types = [text for frame in frames for keyword, text in frame.tags if keyword in ("ImageType", "FrameType")]
+    if any("LOCALIZER" in text.split("\\") for text in types):
+        raise refusal(series, "A localizer", "ImageType LOCALIZER", "a stack of slices", "Leave it out")
+    for name, keyword in _REQUIRED.items():
+        lacking = [frame.path.name for frame in frames if getattr(frame, name) is None]
         if lacking:
-            raise _refuse(
+            raise refusal(
                 series,
                 f"No {keyword}",
-                f"{len(lacking)} of {len(frames)} frames without it, the first in {lacking[0].path.name}",
+                f"{len(lacking)} of {len(frames)} frames without it, the first in {lacking[0]}",
                 "the attribute in every frame",
                 "Export the series again from the scanner or archive",
             )
-    sizes = {(frame.rows, frame.columns, frame.pixel_spacing) for frame in frames}
+    if series.modality == "CT" and any(None in (frame.slope, frame.intercept) for frame in frames):
+        raise refusal(
+            series,
+            "No Rescale Slope or Intercept",
+            "stored values of unknown unit",
+            "both, which give Hounsfield units",
+            "Export the series again",
+        )
+
+
+def _check_sizes(series: Series) -> None:
+    sizes = {(frame.rows, frame.columns, frame.pixel_spacing) for frame in series.frames}
     if len(sizes) > 1:
-        raise _refuse(
+        raise refusal(
             series,
             "Slices of different size",
             ", ".join(f"{r} x {c} at {s} mm" for r, c, s in sorted(sizes, key=str)[:3]),
             "one matrix and pixel spacing",
             "Split the series",
         )
-    if len(frames) < MIN_SLICES:
-        raise _refuse(
+    if len(series.frames) < MIN_SLICES:
+        raise refusal(
             series,
             "Too few slices",
-            str(len(frames)),
+            str(len(series.frames)),
             f"at least {MIN_SLICES}: with fewer, a missing slice does not show",
             "Leave it out, or find the rest of the series",
-        )
-    if series.modality == "CT" and any(frame.slope is None or frame.intercept is None for frame in frames):
-        raise _refuse(
-            series,
-            "No Rescale Slope or Intercept",
-            "stored values of unknown unit",
-            "both, which give Hounsfield units",
-            "Export the series again",
         )
 
 
@@ -165,6 +154,7 @@ def _stack(series: Series) -> tuple[list[Frame], Affine]:
     PS3.3 equation C.7.6.2.1-1, with the third column the measured step between slices.
     """
     row, column = _directions(series)
+    _check_sizes(series)
     normal = np.cross(row, column)
     positions = np.array([frame.position for frame in series.frames], dtype=np.float64)
     order = np.argsort(positions @ normal, kind="stable")
@@ -174,7 +164,7 @@ def _stack(series: Series) -> tuple[list[Frame], Affine]:
     affine = np.eye(4)
     affine[:3] = np.column_stack((row * width, column * height, step, positions[0]))
     if not np.isfinite(affine).all() or min(width, height) <= 0:
-        raise _refuse(
+        raise refusal(
             series, "Unusable geometry", f"PixelSpacing {height}, {width}", "finite values above 0", "Export it again"
         )
     return [series.frames[i] for i in order], affine
@@ -184,7 +174,7 @@ def _directions(series: Series) -> tuple[NDArray[np.float64], NDArray[np.float64
     orientations = np.array([frame.orientation for frame in series.frames], dtype=np.float64)
     spread = float(np.ptp(orientations, axis=0).max())
     if not spread <= _ORIENTATION_TOLERANCE:
-        raise _refuse(
+        raise refusal(
             series,
             "Mixed orientation",
             f"{len(np.unique(np.round(orientations, 3), axis=0))} values of ImageOrientationPatient",
@@ -194,7 +184,7 @@ def _directions(series: Series) -> tuple[NDArray[np.float64], NDArray[np.float64
     row, column = orientations[0, :3], orientations[0, 3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if not (np.allclose(lengths, 1.0, atol=1e-3) and abs(row @ column) < 1e-3):
-        raise _refuse(
+        raise refusal(
             series,
             "Unusable ImageOrientationPatient",
             str(orientations[0].tolist()),
@@ -210,7 +200,7 @@ def _step(series: Series, positions: NDArray[np.float64], normal: NDArray[np.flo
     gaps = np.diff(positions @ normal)
     repeated = int((gaps < 1e-3).sum())
     if repeated:
-        raise _refuse(
+        raise refusal(
             series,
             "Not a volume",
             f"{repeated} of {count} slices at the position of another",
@@ -221,7 +211,7 @@ def _step(series: Series, positions: NDArray[np.float64], normal: NDArray[np.flo
     along = float(mean @ normal)
     sideways = float(np.linalg.norm(mean - along * normal))
     if sideways > _TILT_TOLERANCE * along:
-        raise _refuse(
+        raise refusal(
             series,
             "Gantry tilt",
             f"slices that shift by {np.degrees(np.arctan2(sideways, along)):.2f} degrees off their normal",
@@ -238,87 +228,10 @@ def _irregular(series: Series, gaps: NDArray[np.float64]) -> InputError:
     usual = float(np.median(gaps))
     ratio = gaps.max() / usual
     missing = ratio > 1.5 and abs(ratio - round(ratio)) < 0.05
-    return _refuse(
+    return refusal(
         series,
         "A missing slice" if missing else "Uneven slice increments",
         f"gaps from {gaps.min():.4g} to {gaps.max():.4g} mm between neighbours, most {usual:.4g}",
         "equal gaps",
         "Find the missing files" if missing else "Resample the series to an even grid, or leave it out",
     )
-
-
-def _pixels(series: Series, frames: Sequence[Frame]) -> NDArray[np.float32]:
-    """Return the voxels, shape (columns, rows, slices), after rescale."""
-    first = frames[0]
-    result = np.empty((first.columns, first.rows, len(frames)), dtype=np.float32)
-    for path in series.files:
-        stored = _stored(series, path)
-        for k, frame in enumerate(frames):
-            if frame.path == path:
-                slope = 1.0 if frame.slope is None else frame.slope
-                offset = 0.0 if frame.intercept is None else frame.intercept
-                result[:, :, k] = (stored[frame.index].astype(np.float64) * slope + offset).T
-    if not np.isfinite(result).all():
-        raise _refuse(series, "Voxels that are not finite", "NaN or infinite values", "finite values", "Leave it out")
-    if result.min() == result.max():
-        raise _refuse(
-            series, "A constant image", f"{result.flat[0]:g} in every voxel", "an image with contrast", "Leave it out"
-        )
-    return result
-
-
-def _stored(series: Series, path: Path) -> NDArray[np.generic]:
-    """Return a file's stored values, shape (frames, rows, columns)."""
-    try:
-        dataset = load(path, pixels=True)
-        _check_pixel_format(series, path, dataset)
-        array = np.asarray(dataset.pixel_array)
-        frames = array.reshape(-1, int(dataset.Rows), int(dataset.Columns))
-        _check_range(series, path, dataset, frames)
-    except (*PARSER_ERRORS, RuntimeError) as error:
-        raise _refuse(
-            series,
-            f"Cannot decode the pixels of {path.name}",
-            " ".join(str(error).split())[:240] or type(error).__name__,
-            "whole pixel data in a supported transfer syntax",
-            "Copy the file again, or decompress it (gdcmconv --raw)",
-        ) from error
-    return frames
-
-
-def _check_pixel_format(series: Series, path: Path, dataset: Dataset) -> None:
-    samples, colour = int(dataset.get("SamplesPerPixel", 1)), str(dataset.get("PhotometricInterpretation", ""))
-    if samples != 1 or colour not in ("MONOCHROME1", "MONOCHROME2"):
-        raise _refuse(
-            series,
-            "A colour image",
-            f"{samples} samples a pixel, {colour or 'no PhotometricInterpretation'}",
-            "1 sample, MONOCHROME2",
-            "Use the original series, not a screenshot or a colour map",
-        )
-    if colour == "MONOCHROME1":
-        raise _refuse(
-            series,
-            "Inverted grey values",
-            "MONOCHROME1, which readers disagree on",
-            "MONOCHROME2",
-            "Export the series as MONOCHROME2",
-        )
-    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(dataset.dir()):
-        raise _refuse(series, f"No pixel data in {path.name}", "a header alone", "pixel data", "Copy the file again")
-
-
-def _check_range(series: Series, path: Path, dataset: Dataset, array: NDArray[Any]) -> None:
-    """Refuse values outside BitsStored: overlay bits or a wrong header, which readers undo differently."""
-    if array.dtype.kind not in "iu":
-        return
-    bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    if array.min() < low or array.max() > high or int(dataset.get("HighBit", bits - 1)) != bits - 1:
-        raise _refuse(
-            series,
-            f"Stored values outside BitsStored in {path.name}",
-            f"{array.min()} to {array.max()} with HighBit {dataset.get('HighBit')}",
-            f"{low} to {high} with HighBit {bits - 1}",
-            "Export the series again without overlays in the pixel data",
-        )
