@@ -154,7 +154,8 @@ def prepare(
     """
     from synthmed.cohort import format_fingerprint
     from synthmed.files import read_json
-    from synthmed.pipeline import Run, open_run, run_stages
+    from synthmed.pipeline import open_run, run_stages
+    from synthmed.stages import Run
 
     if _is_cohort(source):
         from synthmed.config import apply_overrides

@@ -12,7 +12,8 @@ import numpy as np
 from synthmed.errors import ReleaseRefused
 from synthmed.files import read_json, sha256_file
 from synthmed.io import read_volume, write_volume
-from synthmed.pipeline import Run, open_run, run_stages
+from synthmed.pipeline import open_run, run_stages
+from synthmed.stages import Run
 from synthmed.summary import summarise
 from synthmed.volume import Volume
 

@@ -1,72 +1,16 @@
-"""The run: prepare -> autoencoder -> denoiser -> generate -> evaluate -> audit -> export.
-
-Each stage owns one directory and ends it with a ``manifest.json`` (what went in, what came out, with which
-settings). A finished stage whose inputs have not changed is skipped; one that was killed resumes; one whose inputs
-have changed runs again, its former directory moved to ``superseded/``.
-"""
+"""The run: prepare -> autoencoder -> denoiser -> generate -> evaluate -> audit -> export."""
 
 from __future__ import annotations
 
 import fcntl
-import platform
-import resource
-import shutil
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from synthmed import __version__
-from synthmed.config import Config, dump_config, load_config
+from synthmed.config import dump_config, load_config
 from synthmed.errors import ConfigError, InputError
-from synthmed.files import read_json, sha256_file, sha256_json, storage_errors, write_json, write_text
-
-MANIFEST, STARTED = "manifest.json", "started.json"
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A configuration and the directory that its stages write to."""
-
-    config: Config
-    root: Path
-
-    def stage(self, name: str) -> Path:
-        """Return the directory of a stage, whether it has run or not."""
-        return self.root / name
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the run.
-
-    Attributes
-    ----------
-    name : str
-        Also its directory.
-    sections : tuple of str
-        Configuration sections that decide what it writes.
-    inputs : tuple of str
-        Stages whose output it reads.
-    work : callable (Run, Path, bool) -> None
-        Does it, into the given directory; the flag turns progress bars on.
-    extends : tuple of str
-        Dotted keys that may grow without making what was already written wrong.
-    source : callable (Run) -> str
-        Names whatever else it reads from outside the run, by digest or listing.
-    """
-
-    name: str
-    sections: tuple[str, ...]
-    inputs: tuple[str, ...]
-    work: Callable[[Run, Path, bool], None]
-    extends: tuple[str, ...] = ()
-    source: Callable[[Run], str] = lambda run: ""
+from synthmed.files import read_json, storage_errors, write_text
+from synthmed.stages import MANIFEST, Run, Say, Stage, run_stage
 
 
 def open_run(target: str | Path, root: Path | None = None, overrides: Iterable[str] = ()) -> Run:
@@ -106,18 +50,7 @@ def run_stages(run: Run, last: str = "export", *, only: bool = False, progress: 
             if only and stage.name != last:
                 _require(run, stage)
             else:
-                _run_stage(run, stage, progress, say)
-
-
-def stage_is_done(run: Run, name: str) -> bool:
-    """Say whether a stage is finished and still matches its inputs and settings."""
-    stage = next(s for s in STAGES if s.name == name)
-    manifest = run.stage(name) / MANIFEST
-    if not manifest.is_file() or any(not (run.stage(i) / MANIFEST).is_file() for i in stage.inputs):
-        return False
-    record = read_json(manifest)
-    kept = all((run.stage(name) / file).is_file() for file in record["outputs"])
-    return kept and record["key"] == sha256_json(_recipe(run, stage))
+                run_stage(run, stage, progress, say)
 
 
 def stage_costs(run: Run) -> dict[str, tuple[float, int]]:
@@ -156,41 +89,6 @@ def _require(run: Run, stage: Stage) -> None:
         )
 
 
-def _run_stage(run: Run, stage: Stage, progress: bool, say: Say) -> None:
-    folder = run.stage(stage.name)
-    if stage_is_done(run, stage.name):
-        say(f"{stage.name}: done before, nothing has changed")
-        return
-    recipe = _recipe(run, stage)
-    _make_room(run, stage, recipe, say)
-    before = _seconds_so_far(folder)
-    write_json(folder / STARTED, {"recipe": recipe, "seconds": before})
-    (folder / MANIFEST).unlink(missing_ok=True)
-    say(f"{stage.name}: running")
-    start = time.monotonic()
-    try:
-        stage.work(run, folder, progress)
-    finally:
-        elapsed = before + time.monotonic() - start
-        if folder.is_dir():
-            write_json(folder / STARTED, {"recipe": recipe, "seconds": round(elapsed, 3)})
-    write_json(folder / MANIFEST, _manifest(run, stage, recipe, elapsed))
-    (folder / STARTED).unlink()
-    say(f"{stage.name}: finished in {_clock(elapsed)}")
-
-
-def _recipe(run: Run, stage: Stage) -> dict[str, Any]:
-    """Return everything that decides what a stage writes."""
-    content = run.config.model_dump(mode="json")
-    return {
-        "stage": stage.name,
-        "seed": run.config.seed,
-        "settings": {section: content[section] for section in stage.sections},
-        "inputs": {name: read_json(run.stage(name) / MANIFEST)["digest"] for name in stage.inputs},
-        "source": stage.source(run),
-    }
-
-
 def _scans(run: Run) -> str:
     from synthmed.cohort import list_source
 
@@ -201,100 +99,6 @@ def _policy(run: Run) -> str:
     from privacy.policy import load_policy
 
     return load_policy(run.config.audit.policy).sha256
-
-
-def _make_room(run: Run, stage: Stage, recipe: dict[str, Any], say: Say) -> None:
-    """Move what a stage wrote from other inputs aside; keep what it can resume from."""
-    folder = run.stage(stage.name)
-    record = next((f for f in (folder / STARTED, folder / MANIFEST) if f.is_file()), None)
-    if record is None:
-        if folder.is_dir() and any(folder.iterdir()):
-            _supersede(run, folder, "unknown")
-        folder.mkdir(parents=True, exist_ok=True)
-        return
-    former = read_json(record)["recipe"]
-    if _identity(former, stage) == _identity(recipe, stage):
-        return
-    say(f"{stage.name}: {_difference(former, recipe)}; its former output goes to superseded/")
-    _supersede(run, folder, sha256_json(former)[:8])
-    folder.mkdir(parents=True)
-
-
-def _supersede(run: Run, folder: Path, tag: str) -> None:
-    target = run.root / "superseded" / f"{folder.name}-{tag}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
-    folder.rename(target)
-
-
-def _identity(recipe: dict[str, Any], stage: Stage) -> str:
-    flat = _flatten(recipe)
-    return sha256_json({k: v for k, v in flat.items() if k.removeprefix("settings.") not in stage.extends})
-
-
-def _difference(former: dict[str, Any], recipe: dict[str, Any]) -> str:
-    old, new = _flatten(former), _flatten(recipe)
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            if key.startswith(("inputs", "source")):
-                return f"its {key.replace('.', ' ')} changed"
-            return f"{key.removeprefix('settings.')} changed from {old.get(key)} to {new.get(key)}"
-    return "its inputs changed"
-
-
-def _flatten(content: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(content, dict):
-        return {prefix: content}
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
-def _seconds_so_far(folder: Path) -> float:
-    started = folder / STARTED
-    return float(read_json(started)["seconds"]) if started.is_file() else 0.0
-
-
-def _manifest(run: Run, stage: Stage, recipe: dict[str, Any], seconds: float) -> dict[str, Any]:
-    folder = run.stage(stage.name)
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not _is_bookkeeping(p, folder)]
-    outputs = {p.relative_to(folder).as_posix(): sha256_file(p) for p in files}
-    return {
-        "stage": stage.name,
-        "key": sha256_json(recipe),
-        "digest": sha256_json(outputs),
-        "seconds": round(seconds, 3),
-        "peak_memory_mib": _peak_memory_mib(),
-        "versions": _versions(),
-        "recipe": recipe,
-        "outputs": outputs,
-    }
-
-
-def _is_bookkeeping(path: Path, folder: Path) -> bool:
-    """Say whether a file tells how a stage went rather than what it made."""
-    bookkeeping = {MANIFEST, STARTED, "log.csv", "last.ckpt"}
-    return path.relative_to(folder).parts[0] in {"tensorboard", *bookkeeping} or path.name.startswith(".")
-
-
-def _peak_memory_mib() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak / (2**20 if sys.platform == "darwin" else 2**10))
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "monai", "numpy", "nibabel", "pydicom")
-    return {
-        "synthmed": __version__,
-        "python": platform.python_version(),
-        **{n: metadata.version(n) for n in names},
-    }
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def _prepare(run: Run, out: Path, progress: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from synthmed.files import read_json
-from synthmed.pipeline import Run, stage_costs
+from synthmed.pipeline import stage_costs
+from synthmed.stages import Run
 
 
 def summarise(run: Run) -> str:

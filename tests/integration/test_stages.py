@@ -7,7 +7,8 @@ import pytest
 from synthmed import pipeline
 from synthmed.config import parse_config
 from synthmed.errors import ConfigError, InputError
-from synthmed.pipeline import Run, Stage, open_run, run_stages, stage_is_done
+from synthmed.pipeline import open_run, run_stages
+from synthmed.stages import Run, Stage, is_done
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_finished_stages_are_skipped(tmp_path, calls):
     _quiet(_run(tmp_path))
     _quiet(_run(tmp_path))
     assert [name for name, _ in calls] == ["one", "two", "three"]
-    assert stage_is_done(_run(tmp_path), "three")
+    assert is_done(_run(tmp_path), pipeline.STAGES[2])
 
 
 def test_a_changed_setting_reruns_from_there_and_keeps_the_old_output(tmp_path, calls):
