@@ -119,6 +119,26 @@ class Conditioning:
         ]
         return torch.tensor(encoded, dtype=torch.float32).reshape(len(rows), self.dimension)
 
+    def check_request(self, rows: Sequence[Row]) -> None:
+        """Refuse conditions that the model cannot follow; `rows` are what a user asks for.
+
+        Raises
+        ------
+        ConfigError
+            As `encode`, and if a row names a covariate that the model does not know, or a scalar lies further outside
+            the training cases' inner range than that range is wide.
+        """
+        known = [c.name for c in self.classes] + [s.name for s in self.scalars]
+        for row in rows:
+            unknown = [name for name in row if name not in known]
+            if unknown:
+                raise ConfigError(
+                    f"The model is not conditioned on {unknown[0]}", expected=", ".join(known) or "no covariates at all"
+                )
+            for scalar in self.scalars:
+                _check_reach(scalar, row)
+        self.encode(rows)
+
     def draw(self, seed: int | np.random.SeedSequence) -> dict[str, Any]:
         """Return a condition for one synthetic case.
 
@@ -220,6 +240,16 @@ def _standardise(covariate: ScalarCovariate, row: Row) -> list[float]:
         )
     z = 0.0 if missing else (number - covariate.mean) / covariate.std
     return [z, float(not missing)] if covariate.optional else [z]
+
+
+def _check_reach(covariate: ScalarCovariate, row: Row) -> None:
+    number, reach = _number(row, covariate.name), max(covariate.high - covariate.low, covariate.std)
+    if number < covariate.low - reach or number > covariate.high + reach:
+        raise ConfigError(
+            f"The covariate {covariate.name} is far outside what the model was trained on",
+            found=f"{number:g}",
+            expected=f"about {covariate.low:g} to {covariate.high:g}",
+        )
 
 
 def _cell(row: Row, name: str) -> Any:

@@ -71,7 +71,7 @@ class TestMixture:
 
         for mode in range(3):
             spread = (x[nearest == mode] - x[nearest == mode].mean(0)).square().mean().sqrt()
-            assert float(spread) == pytest.approx(float(SPREADS[mode]), rel=0.12)
+            assert float(spread) == pytest.approx(float(SPREADS[mode]), rel=0.2)
 
     def test_is_usable_at_twenty_steps(self, sampler: str, path: str) -> None:
         assert distance_to_mixture(sample(sampler, path, 20)) < 0.3

@@ -1,0 +1,226 @@
+"""From trained models to volumes on disk: one seed a volume, decoded one by one, resumable after a kill.
+
+A volume is a function of the models, the settings, the run's seed and its own index. Latents are drawn in chunks
+aligned on the index (0 .. b-1, b .. 2b-1, ...), always whole, so that a volume's arithmetic, and therefore its bytes,
+are the same however many are asked for and wherever an earlier run stopped. Another `batch_size` changes the order of
+floating-point sums, and so the last bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from synthmed.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
+from synthmed.config import SamplingConfig
+from synthmed.diffusion import PATHS, guided_denoiser, start_time
+from synthmed.errors import ConfigError
+from synthmed.files import sha256_json
+from synthmed.generated import Row, append_row, begin, finished_rows, volume_name, write_pair, write_table
+from synthmed.samplers import SAMPLERS, draw_noise, time_grid
+from synthmed.space import from_network
+from synthmed.volume import Volume
+
+Condition = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to draw: everything that decides a volume apart from the models' weights.
+
+    Attributes
+    ----------
+    sampling : SamplingConfig
+    seed : int
+        Of the run; `volume_seed` derives each volume's own.
+    conditions : sequence of mappings, or None
+        Taken in turn and repeated; None draws one a volume from the model's `Conditioning`.
+    """
+
+    sampling: SamplingConfig
+    seed: int
+    conditions: Sequence[Condition] | None = None
+
+
+def volume_seed(seed: int, index: int) -> int:
+    """Return the seed of volume `index`, 63 bits, from the run's seed and nothing else."""
+    state = np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+@torch.inference_mode()
+def sample_latents(
+    denoiser: LoadedDenoiser, seeds: Sequence[int], conditions: Sequence[Condition] | None, sampling: SamplingConfig
+) -> Tensor:
+    """Draw one latent a seed.
+
+    Parameters
+    ----------
+    denoiser : LoadedDenoiser
+    seeds : sequence of int
+        One a volume: it decides x_T and the ancestral noise, whatever else is in the batch.
+    conditions : sequence of mappings, or None
+        One a volume; None, or a model without covariates, samples unconditionally.
+    sampling : SamplingConfig
+
+    Returns
+    -------
+    Tensor, shape (len(seeds), C, i, j, k)
+        Latents in the autoencoder's units, ready to decode, on the denoiser's device.
+
+    Raises
+    ------
+    ConfigError
+        If a condition does not fit the model's `Conditioning`.
+    """
+    device = denoiser.latent_mean.device
+    encoded = None if conditions is None else denoiser.conditioning.encode(conditions)
+    condition = None if encoded is None else encoded.to(device)
+    path, prediction = PATHS[denoiser.diffusion.path], denoiser.diffusion.prediction
+    times = time_grid(sampling.num_inference_steps, sampling.timestep_shift, start_time(path, prediction))
+    # Drawn on the CPU, so that a seed means the same noise on every device.
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    x_T = draw_noise((len(seeds), *denoiser.latent_shape), generators) * float(path.sigma(times[:1]))
+    denoise = guided_denoiser(denoiser.model, path, prediction, condition, sampling.guidance_scale)
+    latent = SAMPLERS[sampling.sampler](denoise, x_T.to(device), path, times, generators=generators)
+    return latent * denoiser.latent_std + denoiser.latent_mean
+
+
+@torch.inference_mode()
+def decode_volume(autoencoder: LoadedAutoencoder, latent: Tensor) -> tuple[Volume, Volume | None]:
+    """Decode one latent (C, i, j, k) to an image in the release's units and a label map, on the canonical affine."""
+    space = autoencoder.space
+    image, logits = autoencoder.model.decode(latent[None])
+    volume = Volume(from_network(image[0].float().cpu().numpy(), space), space.affine)
+    if logits is None or space.num_classes < 2:
+        return volume, None
+    values = np.asarray(space.label_values)[logits[0].argmax(0).cpu().numpy()]
+    return volume, Volume(values[None].astype(np.float32), space.affine)
+
+
+def generate(
+    autoencoder_dir: Path,
+    denoiser_dir: Path,
+    out: Path,
+    *,
+    sampling: SamplingConfig,
+    seed: int,
+    num_samples: int | None = None,
+    conditions: Sequence[Condition] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Path:
+    """Draw volumes and stream them to `out`; a second call goes on where the first was stopped.
+
+    Writes ``images/<name>.nii.gz``, with labels also ``labels/<name>.nii.gz``, ``samples.csv`` (name, seed,
+    condition as JSON, digests) and ``generation.json`` (models' digests and settings). Finished volumes whose digests
+    match are kept; a missing or altered one is drawn again, to the same bytes.
+
+    Parameters
+    ----------
+    num_samples : int, optional
+        Default: one a condition where conditions are given, else ``sampling.num_samples``.
+    conditions : sequence of mappings, optional
+        Covariates to ask for, taken in turn; by default drawn as in training (`Conditioning.draw`).
+    device : str
+        A torch device, or ``"auto"``: CUDA where there is one.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ConfigError
+        If the models do not belong together, a condition does not fit, or `out` was begun with another model or
+        other settings.
+    StorageError
+        If the disk is full; a second call resumes.
+    """
+    if num_samples is not None and num_samples < 1:
+        raise ConfigError("Too few volumes were asked for", found=str(num_samples), expected="at least 1")
+    where = _device(device)
+    autoencoder, denoiser = load_autoencoder(autoencoder_dir, where), load_denoiser(denoiser_dir, where)
+    if denoiser.autoencoder_digest != autoencoder.digest:
+        raise ConfigError(
+            f"The denoiser in {denoiser_dir} was trained on the latents of another autoencoder",
+            found=autoencoder.digest[:12],
+            expected=denoiser.autoencoder_digest[:12],
+        )
+    order = Order(sampling, seed, conditions or None)
+    count = num_samples or (len(conditions) if conditions else sampling.num_samples)
+    return generate_volumes(autoencoder, denoiser, Path(out), order, count, progress=progress)
+
+
+def generate_volumes(
+    autoencoder: LoadedAutoencoder, denoiser: LoadedDenoiser, out: Path, order: Order, count: int, *, progress: bool
+) -> Path:
+    """Do what `generate` says with models that are already loaded."""
+    denoiser.conditioning.check_request(order.conditions or ())
+    begin(out, _record(autoencoder, denoiser, order))
+    rows = finished_rows(out, autoencoder.space.num_classes > 1, count)
+    write_table(out, rows.values())
+    missing = [index for index in range(count) if volume_name(index) not in rows]
+    with tqdm(total=count, initial=len(rows), desc="generate", unit="volume", disable=not progress) as bar:
+        for index, latent in _latents(denoiser, order, missing):
+            name, condition = volume_name(index), _condition(denoiser, order, index)
+            digests = write_pair(out, name, *decode_volume(autoencoder, latent), autoencoder.space)
+            text = json.dumps(condition, sort_keys=True, ensure_ascii=False)
+            row = rows[name] = Row(name, volume_seed(order.seed, index), text, *digests)
+            append_row(out, row)
+            bar.update()
+    write_table(out, rows.values())
+    return out
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of that name, checked by placing a number on it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        message = str(error).splitlines()[0]
+        raise ConfigError(f"The device {name} cannot be used", found=message, expected="auto, cpu or cuda") from error
+
+
+def _latents(denoiser: LoadedDenoiser, order: Order, missing: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+    """Yield the latents of `missing` volumes, sampling whole aligned chunks."""
+    size = order.sampling.batch_size
+    wanted = set(missing)
+    for chunk in sorted({index // size for index in wanted}):
+        indices = range(chunk * size, (chunk + 1) * size)
+        seeds = [volume_seed(order.seed, index) for index in indices]
+        conditions = [_condition(denoiser, order, index) for index in indices]
+        latents = sample_latents(denoiser, seeds, conditions, order.sampling)
+        yield from ((i, latent) for i, latent in zip(indices, latents, strict=True) if i in wanted)
+
+
+def _condition(denoiser: LoadedDenoiser, order: Order, index: int) -> Condition:
+    if order.conditions:
+        return order.conditions[index % len(order.conditions)]
+    return denoiser.conditioning.draw(volume_seed(order.seed, index))
+
+
+def _record(autoencoder: LoadedAutoencoder, denoiser: LoadedDenoiser, order: Order) -> dict[str, Any]:
+    """Everything that decides the volumes, apart from how many there are."""
+    asked = [dict(condition) for condition in order.conditions or ()]
+    return {
+        "autoencoder": autoencoder.digest,
+        "denoiser": denoiser.digest,
+        "path": denoiser.diffusion.path,
+        "prediction": denoiser.diffusion.prediction,
+        **order.sampling.model_dump(mode="json", exclude={"num_samples"}),
+        "seed": order.seed,
+        "conditions": sha256_json(asked) if asked else "drawn",
+        **autoencoder.space.to_json(),
+    }
