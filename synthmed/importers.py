@@ -1,0 +1,326 @@
+"""From files to drafts of cases, one function a format; `IMPORTERS` is the table that a new one joins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthmed.config import CohortConfig
+from synthmed.errors import ConfigError, InputError
+from synthmed.files import read_json, sha256_json
+from synthmed.matching import (
+    capture,
+    find_column,
+    match_names,
+    numbers_where_possible,
+    read_table,
+    stem,
+    summary,
+)
+from synthmed.phantom import LABEL_NAMES, Phantom
+
+if TYPE_CHECKING:
+    from synthmed.io.dicom import Series
+
+IMAGE_COLUMNS = ("image", "image_path", "path", "scan")
+LABEL_COLUMNS = ("label", "label_path", "mask", "segmentation", "seg")
+SUBJECT_COLUMNS = ("subject", "subject_id", "patient", "patient_id", "participant_id", "mrid")
+CASE_COLUMNS = ("case", "case_id", "volume", "file", "filename", "name", "image")
+_MODALITIES = {"mri": "MR", "mr": "MR", "t1": "MR", "t2": "MR", "flair": "MR", "ct": "CT", "pet": "PT", "pt": "PT"}
+_BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[0-9A-Za-z]+)(?=[_/]|$)")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A case before patients and covariates from other tables are joined; `subject` is None where it is unknown."""
+
+    name: str
+    image: Path | Series | Phantom
+    label: Path | None = None
+    subject: str | None = None
+    covariates: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an importer found."""
+
+    drafts: list[Draft]
+    label_names: Mapping[int, str] = field(default_factory=dict)
+    modality: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+Importer = Callable[[Path, CohortConfig], Found]
+
+
+def from_folder(root: Path, config: CohortConfig) -> Found:
+    """Read NIfTI files below a folder; labels are matched by name.
+
+    `images` and `labels` are sub-folders, or globs whose wildcards capture the name of the case.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder", next_step="Give the folder that holds the scans")
+    default = next((name for name in ("imagesTr", "images") if (root / name).is_dir()), None)
+    images_at = config.images or default or "."
+    labels_at = config.labels or _sibling_labels(root, images_at)
+    labels = _volumes(root, labels_at, "labels") if labels_at else {}
+    images = {n: file for n, file in _volumes(root, images_at, "images").items() if file not in set(labels.values())}
+    pairs = match_names(images, labels)
+    orphans = sorted(set(labels) - set(pairs.values()))
+    notes = [f"{len(orphans)} labels have no image: {summary(orphans)}"] if orphans else []
+    drafts = [
+        Draft(name, file, labels[pairs[name]] if name in pairs else None, _bids_subject(file.relative_to(root)))
+        for name, file in images.items()
+    ]
+    return Found(drafts, notes=tuple(notes))
+
+
+def from_decathlon(root: Path, config: CohortConfig) -> Found:
+    """Read a Decathlon or nnU-Net ``dataset.json``: version 1 lists its pairs, version 2 names its channels."""
+    file = root / "dataset.json" if root.is_dir() else root
+    content = _mapping(file)
+    channels = content.get("channel_names") or content.get("modality") or {"0": "unknown"}
+    channels = channels if isinstance(channels, dict) else {"0": channels}
+    if len(channels) != 1:
+        raise InputError(
+            f"{file} has several channels",
+            found=", ".join(str(name) for name in channels.values()),
+            expected="one",
+            next_step="Choose one with cohort.format=folder and a glob such as cohort.images='imagesTr/*_0000.nii.gz'",
+        )
+    names, modality = _label_names(file, content.get("labels", {})), _modality(next(iter(channels.values())))
+    if isinstance(content.get("training"), list):
+        return Found(_entries(file, content["training"]), names, modality)
+    ending = str(content.get("file_ending", ".nii.gz"))
+    images = sorted((file.parent / "imagesTr").glob(f"*_0000{ending}"))
+    drafts = []
+    for image in images:
+        name = image.name.removesuffix(f"_0000{ending}")
+        label = file.parent / "labelsTr" / f"{name}{ending}"
+        drafts.append(Draft(name, image, label if label.exists() else None, _bids_subject(Path(name))))
+    return Found(drafts, names, modality)
+
+
+def from_monai(root: Path, config: CohortConfig) -> Found:
+    """Read a MONAI datalist: ``training`` and ``validation``, each a list of mappings with ``image``."""
+    file = root / "dataset.json" if root.is_dir() else root
+    content = _mapping(file)
+    sections = [key for key in ("training", "validation") if isinstance(content.get(key), list)]
+    drafts = [draft for key in sections for draft in _entries(file, content[key])]
+    unread = [key for key, value in content.items() if isinstance(value, list) and key not in sections]
+    notes = tuple(f"{file.name}: {key} ({len(content[key])} entries) was not read" for key in unread)
+    return Found(drafts, _label_names(file, content.get("labels", {})), None, notes)
+
+
+def from_csv(root: Path, config: CohortConfig) -> Found:
+    """Read a table with a column ``image``; ``label``, ``subject`` and ``case`` are optional, the rest covariates."""
+    columns, rows = read_table(root)
+    image = find_column(columns, IMAGE_COLUMNS)
+    if image is None:
+        raise InputError(
+            f"{root} names no images", found=f"the columns {', '.join(columns)}", expected="a column image"
+        )
+    label, subject = find_column(columns, LABEL_COLUMNS), find_column(columns, SUBJECT_COLUMNS)
+    case = find_column(columns, ("case", "case_id"))
+    others = [column for column in columns if column not in (image, label, subject, case)]
+    values = numbers_where_possible(rows, others)
+    blank = [str(n) for n, row in enumerate(rows, 2) if not row[image] or (subject and not row[subject])]
+    if blank:
+        raise InputError(f"{root} has {len(blank)} rows without image or subject", found=f"row {summary(blank)}")
+    images = [_below(root.parent, row[image]) for row in rows]
+    names = [row[case] for row in rows] if case else _unique_names(images)
+    drafts = [
+        Draft(
+            name,
+            file,
+            _below(root.parent, row[label]) if label and row[label] else None,
+            row[subject] if subject else None,
+            covariates,
+        )
+        for name, file, row, covariates in zip(names, images, rows, values, strict=True)
+    ]
+    return Found(drafts)
+
+
+def from_dicom(root: Path, config: CohortConfig) -> Found:
+    """Read every CT, MR or PT series below a folder; patients are PatientIDs."""
+    from synthmed.io.dicom import scan
+
+    series, skipped = scan(root)
+    modality = _majority([one.modality for one in series])
+    wanted = config.modality if "modality" in config.model_fields_set else modality
+    chosen = [one for one in series if one.modality == wanted]
+    notes = []
+    if len(chosen) < len(series):
+        notes.append(f"{len(series) - len(chosen)} series are not {wanted} and were left out")
+    damaged = [str(item.path) for item in skipped if item.damaged]
+    if damaged:
+        raise InputError(
+            f"{len(damaged)} DICOM files cannot be read",
+            found=summary(damaged),
+            next_step="Copy them again, or remove them: one of them may be a missing slice",
+        )
+    if skipped:
+        reasons = sorted({item.reason for item in skipped})
+        notes.append(f"{len(skipped)} files are in no series ({summary(reasons)})")
+    drafts = [Draft(_series_name(one), one, None, one.patient_id.strip() or None) for one in chosen]
+    return Found(drafts, modality=modality, notes=tuple(notes))
+
+
+def from_phantom(root: Path, config: CohortConfig) -> Found:
+    """Draw the procedural cohort; nothing is read from disk."""
+    settings = config.phantom
+    phantoms = [Phantom(settings.seed, n, settings.shape) for n in range(settings.num_subjects)]
+    drafts = [Draft(f"phantom_{p.subject:04d}", p, None, f"P{p.subject:04d}", p.covariates) for p in phantoms]
+    return Found(drafts, LABEL_NAMES, "MR")
+
+
+IMPORTERS: dict[str, Importer] = {
+    "folder": from_folder,
+    "decathlon": from_decathlon,
+    "monai": from_monai,
+    "csv": from_csv,
+    "dicom": from_dicom,
+    "phantom": from_phantom,
+}
+
+
+def detect_format(root: Path) -> str:
+    """Say which importer a path asks for.
+
+    Raises
+    ------
+    InputError
+        If nothing under it looks like a scan.
+    """
+    if root.is_file():
+        if root.suffix.lower() in (".csv", ".tsv"):
+            return "csv"
+        if root.suffix.lower() == ".json":
+            return _json_format(root)
+        raise InputError(f"{root} is not a cohort", expected="a folder, a CSV or a dataset.json")
+    if (root / "dataset.json").is_file():
+        return _json_format(root / "dataset.json")
+    if next(_nifti_below(root), None) is not None:
+        return "folder"
+    if next((path for path in root.rglob("*") if path.is_file()), None) is None:
+        raise InputError(f"{root} is empty", expected="NIfTI files, DICOM series or a dataset.json")
+    return "dicom"
+
+
+def _json_format(file: Path) -> str:
+    content = _mapping(file)
+    return "decathlon" if {"channel_names", "modality", "numTraining"} & set(content) else "monai"
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is not a data list", found=type(content).__name__, expected="a JSON object")
+    return content
+
+
+def _entries(file: Path, entries: list[Any]) -> list[Draft]:
+    bad = [str(n) for n, entry in enumerate(entries) if not isinstance(entry, dict) or not _text(entry.get("image"))]
+    if bad:
+        raise InputError(f"{file} has {len(bad)} entries without one image", found=f"entry {summary(bad)}")
+    images = [_below(file.parent, entry["image"]) for entry in entries]
+    drafts = []
+    for name, image, entry in zip(_unique_names(images), images, entries, strict=True):
+        subject = find_column(list(entry), SUBJECT_COLUMNS)
+        others = {
+            key: value if isinstance(value, str) else float(value)
+            for key, value in entry.items()
+            if key not in ("image", "label", "fold", subject) and isinstance(value, (str, int, float))
+        }
+        label = _below(file.parent, entry["label"]) if _text(entry.get("label")) else None
+        drafts.append(Draft(name, image, label, str(entry[subject]) if subject else None, others))
+    return drafts
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _label_names(file: Path, labels: Any) -> dict[int, str]:
+    """Read ``{"1": "Anterior"}`` (version 1) as well as ``{"Anterior": 1}`` (version 2)."""
+    if isinstance(labels, list):
+        labels = dict(enumerate(labels))
+    names: dict[int, str] = {}
+    for key, value in dict(labels).items():
+        number, name = (key, value) if str(key).isdigit() else (value, key)
+        if not str(number).isdigit():
+            raise InputError(f"{file} has a label that is not one value", found=f"{key}: {value}", expected="a number")
+        names[int(number)] = str(name)
+    return {value: name for value, name in sorted(names.items()) if value != 0}
+
+
+def _modality(name: object) -> str | None:
+    return _MODALITIES.get(str(name).casefold().split("-")[0])
+
+
+def _majority(values: list[str]) -> str | None:
+    return max(sorted(set(values)), key=values.count) if values else None
+
+
+def _sibling_labels(root: Path, images_at: str) -> str | None:
+    named = {"imagesTr": "labelsTr", "images": "labels", ".": "labels"}.get(images_at.rstrip("/"))
+    return named if named and (root / named).is_dir() else None
+
+
+def _nifti_below(folder: Path):  # type: ignore[no-untyped-def]
+    return (p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")) and p.is_file())
+
+
+def _volumes(root: Path, where: str, key: str) -> dict[str, Path]:
+    """Return the NIfTI files of a sub-folder, or of a glob, by the name that tells them apart."""
+    if any(sign in where for sign in "*?"):
+        files = sorted(p for p in root.glob(where) if p.is_file())
+        named = [(capture(where, p.relative_to(root).as_posix()) or stem(p.name), p) for p in files]
+    else:
+        folder = root / where
+        if not folder.is_dir():
+            raise ConfigError(f"cohort.{key}: there is no folder {folder}", next_step="Check cohort.path")
+        files = sorted(p for p in _nifti_below(folder) if not p.name.startswith("."))
+        named = list(zip(_unique_names(files), files, strict=True))
+    if not named:
+        raise InputError(f"No NIfTI file in {root / where}", expected="*.nii or *.nii.gz")
+    return _unique(named)
+
+
+def _unique(named: list[tuple[str, Path]]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name, path in named:
+        if name in found:
+            raise InputError(f"Two files are both case {name}", found=f"{found[name]} and {path}")
+        found[name] = path
+    return found
+
+
+def _unique_names(files: list[Path]) -> list[str]:
+    """Return stems, with as many parent folders in front as tell every file from the others."""
+    names: list[str] = []
+    for depth in range(1, 1 + max((len(file.parts) for file in files), default=1)):
+        names = ["_".join([*file.parts[-depth:-1], stem(file.name)]).replace("/", "_") for file in files]
+        if len(set(names)) == len(files):
+            break
+    return names
+
+
+def _below(folder: Path, name: str) -> Path:
+    path = Path(name).expanduser()
+    return path if path.is_absolute() else folder / path
+
+
+def _bids_subject(path: Path) -> str | None:
+    match = _BIDS_SUBJECT.search(path.as_posix().removesuffix(path.suffix))
+    return match.group(1) if match else None
+
+
+def _series_name(series: Series) -> str:
+    """Return a name that is the same wherever the series lies: the patient's and eight digits of its UIDs' hash."""
+    return f"{series.patient_id.strip() or 'unknown'}_{sha256_json([series.uid, series.part])[:8]}"

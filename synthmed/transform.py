@@ -1,0 +1,281 @@
+"""From a patient's own grid to the shared one and back, along the scan's own axes.
+
+Axes are permuted and flipped, resampled to the spacing, and cropped or padded about the centre. An oblique scan keeps
+its obliquity: its affine says so, and no voxel is interpolated for the sake of rotation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from synthmed.errors import InputError
+from synthmed.space import Space
+from synthmed.volume import Affine, Geometry, Volume, reorient
+
+Triple = tuple[int, int, int]
+Array = NDArray[np.float32]
+
+SAME_SPACING = 1e-3
+"""Spacings that differ by less than this share are taken as equal, so that nothing is interpolated needlessly."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """How one volume came onto the grid, and therefore how to go back.
+
+    Attributes
+    ----------
+    source : Geometry
+        The grid of the file.
+    orientation : str
+        Axis codes of the shared grid.
+    oriented_shape, resampled_shape : tuple of int
+        Shape after reorienting, and after resampling.
+    ratio : tuple of float
+        Target over source spacing along the oriented axes; 1 where nothing was resampled.
+    start : tuple of int
+        Index in the resampled volume of the grid's first voxel; negative where the grid is padded.
+    grid : tuple of int
+    source_range, intensity_range : tuple of float
+        Intensities of the file and those of the release that they were mapped to, linearly and clipped.
+    """
+
+    source: Geometry
+    orientation: str
+    oriented_shape: Triple
+    resampled_shape: Triple
+    ratio: tuple[float, float, float]
+    start: Triple
+    grid: Triple
+    source_range: tuple[float, float]
+    intensity_range: tuple[float, float]
+
+    @property
+    def first(self) -> tuple[float, ...]:
+        """Oriented index of the resampled volume's first voxel; the centres of both coincide."""
+        shapes = zip(self.oriented_shape, self.resampled_shape, self.ratio, strict=True)
+        return tuple((n - 1) / 2 - (m - 1) / 2 * r for n, m, r in shapes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        content = asdict(self)
+        content["source"] = {"shape": list(self.source.shape), "affine": self.source.affine.tolist()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Record:
+        """Read what `to_json` wrote."""
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        source = content["source"]
+        values["source"] = Geometry(tuple(source["shape"]), np.asarray(source["affine"], dtype=np.float64))
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """A case on the shared grid.
+
+    Attributes
+    ----------
+    image : Volume, shape (1, I, J, K), units of `Space.intensity_range`
+    label : Volume or None, original label values
+    record : Record
+    label_voxels_cut : int
+        Labelled voxels, at the target spacing, that the grid did not hold.
+    """
+
+    image: Volume
+    label: Volume | None
+    record: Record
+    label_voxels_cut: int = 0
+
+
+def preprocess(image: Volume, label: Volume | None, space: Space) -> Preprocessed:
+    """Orient, resample, normalise and fit one case to the grid; the affines stay true to the patient.
+
+    Parameters
+    ----------
+    image : Volume, shape (1, I, J, K)
+    label : Volume, shape (1, I, J, K), on the image's grid; or None
+    space : Space
+
+    Raises
+    ------
+    InputError
+        If the image has several channels, holds NaN or infinities, is constant, or the label lies on another grid or
+        holds values that are not whole numbers from 0.
+    """
+    _check_image(image)
+    if label is not None:
+        _check_label(label, image)
+    source_range = _source_range(image.array, space)
+    record = _plan(image.geometry, space, source_range)
+    oriented = reorient(image, space.orientation)
+    resampled = _resample(oriented.array, record, nearest=False)
+    fitted = _fit(_rescale(resampled, record), record.start, record.grid, space.intensity_range[0])
+    affine = _grid_affine(oriented.affine, record)
+    if label is None:
+        return Preprocessed(Volume(fitted, affine), None, record)
+    whole = _resample(reorient(label, space.orientation).array, record, nearest=True)
+    kept = _fit(whole, record.start, record.grid, 0.0)
+    cut = int(np.count_nonzero(whole) - np.count_nonzero(kept))
+    return Preprocessed(Volume(fitted, affine), Volume(kept, affine), record, cut)
+
+
+def restore(array: Array, record: Record, *, nearest: bool = False, fill: float | None = None) -> Volume:
+    """Put an array on the shared grid back onto the patient's own grid.
+
+    Exact for flips, permutations, crops and pads; up to interpolation where the spacing differed.
+
+    Parameters
+    ----------
+    array : ndarray, shape (C, I, J, K), on `Record.grid`
+    record : Record
+    nearest : bool
+        Interpolate by nearest neighbour, for labels.
+    fill : float, optional
+        Value outside the grid: by default the low end of the range for an image and 0 for a label.
+
+    Raises
+    ------
+    InputError
+        If `array` does not lie on the record's grid.
+    """
+    array = np.asarray(array, dtype=np.float32)
+    if array.ndim != 4 or array.shape[1:] != record.grid:
+        raise InputError("The array is not on the prepared grid", found=str(array.shape), expected=str(record.grid))
+    value = fill if fill is not None else (0.0 if nearest else record.intensity_range[0])
+    back = tuple(-start for start in record.start)
+    resampled = _fit(array, back, record.resampled_shape, value)  # type: ignore[arg-type]
+    inverse = tuple(1 / r for r in record.ratio)
+    first = tuple(-a / r for a, r in zip(record.first, record.ratio, strict=True))
+    oriented = _interpolate(resampled, inverse, first, record.oriented_shape, nearest=nearest)
+    turned = reorient(Volume(oriented, _oriented_affine(record)), record.source.orientation)
+    return Volume(turned.array, record.source.affine)
+
+
+def _check_image(image: Volume) -> None:
+    if image.array.shape[0] != 1:
+        raise InputError("The image has several channels", found=str(image.array.shape[0]), expected="one")
+    if not np.isfinite(image.array).all():
+        bad = int(np.count_nonzero(~np.isfinite(image.array)))
+        raise InputError("The image holds NaN or infinite voxels", found=str(bad), expected="finite intensities")
+
+
+def _check_label(label: Volume, image: Volume) -> None:
+    if label.shape != image.shape:
+        raise InputError("Label and image disagree in shape", found=str(label.shape), expected=str(image.shape))
+    if not label.geometry.agrees_with(image.geometry):
+        apart = float(np.abs(label.affine - image.affine).max())
+        raise InputError("Label and image disagree in affine", found=f"a difference of {apart:.4g}", expected="none")
+    values = label.array
+    if label.array.shape[0] != 1 or not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        raise InputError("The label is not a segmentation", expected="one channel of whole numbers")
+    if values.min() < 0:
+        raise InputError("The label holds negative values", found=f"{values.min():g}", expected="0 and above")
+
+
+def _source_range(array: Array, space: Space) -> tuple[float, float]:
+    if space.normalisation == "window":
+        low, high = space.intensity_range
+        clipped_low, clipped_high = np.clip([array.min(), array.max()], low, high)
+        if clipped_low == clipped_high:
+            raise InputError("The image is constant inside the intensity window", found=f"{clipped_low:g}")
+        return low, high
+    low, high = (float(value) for value in np.percentile(array, space.percentiles))
+    if not low < high:
+        a, b = space.percentiles
+        raise InputError(
+            "The image is constant", found=f"{low:g} at percentile {a:g} and at {b:g}", expected="intensities that vary"
+        )
+    return low, high
+
+
+def _plan(source: Geometry, space: Space, source_range: tuple[float, float]) -> Record:
+    corner = Volume(np.zeros((1, *source.shape), dtype=np.float32), source.affine)
+    oriented = reorient(corner, space.orientation).geometry
+    ratio, resampled = [], []
+    for n, s, t in zip(oriented.shape, oriented.spacing, space.spacing, strict=True):
+        same = abs(t / s - 1) < SAME_SPACING
+        ratio.append(1.0 if same else t / s)
+        resampled.append(n if same else max(1, round(n * s / t)))
+    start = tuple((m - g) // 2 for m, g in zip(resampled, space.grid, strict=True))
+    return Record(
+        source=source,
+        orientation=space.orientation,
+        oriented_shape=oriented.shape,
+        resampled_shape=tuple(resampled),  # type: ignore[arg-type]
+        ratio=tuple(ratio),  # type: ignore[arg-type]
+        start=start,  # type: ignore[arg-type]
+        grid=space.grid,
+        source_range=source_range,
+        intensity_range=space.intensity_range,
+    )
+
+
+def _resample(array: Array, record: Record, *, nearest: bool) -> Array:
+    """Blur to the target's point spread where that is coarser, then interpolate.
+
+    References
+    ----------
+    Cardoso et al. 2015, scale factor point spread function matching, doi 10.1007/978-3-319-24571-3_81: the Gaussian
+    that takes a voxel of width s to one of width t has variance (t^2 - s^2) / (8 ln 2).
+    """
+    if not nearest:
+        sigma = [math.sqrt(max(0.0, r * r - 1.0) / (8 * math.log(2))) for r in record.ratio]
+        if any(sigma):
+            array = np.stack([ndimage.gaussian_filter(channel, sigma, mode="nearest") for channel in array])
+    return _interpolate(array, record.ratio, record.first, record.resampled_shape, nearest=nearest)
+
+
+def _interpolate(
+    array: Array, ratio: tuple[float, ...], first: tuple[float, ...], shape: Triple, *, nearest: bool
+) -> Array:
+    if all(r == 1.0 for r in ratio):
+        return array
+    moved = [
+        ndimage.affine_transform(
+            channel, ratio, first, output_shape=shape, order=0 if nearest else 1, mode="nearest", prefilter=False
+        )
+        for channel in array
+    ]
+    return np.stack(moved)
+
+
+def _rescale(array: Array, record: Record) -> Array:
+    source_low, source_high = record.source_range
+    low, high = record.intensity_range
+    unit = (np.clip(array, source_low, source_high) - source_low) / (source_high - source_low)
+    return np.asarray(unit * (high - low) + low, dtype=np.float32)
+
+
+def _fit(array: Array, start: Triple, shape: Triple, fill: float) -> Array:
+    """Return the box of `shape` that begins at index `start`, filled where it reaches outside."""
+    out = np.full((array.shape[0], *shape), fill, dtype=np.float32)
+    source, target = [slice(None)], [slice(None)]
+    for n, a, m in zip(array.shape[1:], start, shape, strict=True):
+        low, high = max(a, 0), max(min(a + m, n), max(a, 0))
+        source.append(slice(low, high))
+        target.append(slice(low - a, high - a))
+    out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def _grid_affine(oriented: Affine, record: Record) -> Affine:
+    step = np.eye(4)
+    step[:3, :3] = np.diag(record.ratio)
+    first = np.asarray(record.first) + np.asarray(record.start) * np.asarray(record.ratio)
+    step[:3, 3] = first
+    return oriented @ step
+
+
+def _oriented_affine(record: Record) -> Affine:
+    corner = Volume(np.zeros((1, *record.source.shape), dtype=np.float32), record.source.affine)
+    return reorient(corner, record.orientation).affine
