@@ -10,6 +10,7 @@ import torch
 
 from synthmed.checkpoint import load_autoencoder
 from synthmed.config import Config, EvaluationConfig
+from synthmed.devices import resolve_device
 from synthmed.evaluation.cases import Cases, real_cases, synthetic_cases
 from synthmed.evaluation.diversity import compare_volumes, diversity, label_volumes
 from synthmed.evaluation.features import radiomics, random_convolutions
@@ -34,7 +35,7 @@ def evaluate(
     generate_dir: Path,
     out: Path,
     *,
-    device: str | torch.device = "auto",
+    device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a generated set and its models against real patients; write ``evaluation.json`` and ``montage.png``.
@@ -47,7 +48,7 @@ def evaluate(
         Directories of finished stages.
     out : Path
         Receives ``evaluation.json``, which names no patient and no path, and ``montage.png`` of synthetic cases.
-    device : str or torch.device
+    device : str
         ``"auto"`` takes a GPU where there is one.
 
     Returns
@@ -55,7 +56,7 @@ def evaluate(
     dict
         The content of ``evaluation.json``.
     """
-    chosen = _device(device)
+    chosen = torch.device(resolve_device(device))
     space = load_space(prepare_dir)
     train, holdout = (real_cases(load_split(prepare_dir, side)) for side in ("train", "holdout"))
     synthetic = synthetic_cases(generate_dir, space)
@@ -161,8 +162,8 @@ def _labels(
 def denoising_losses(denoiser_dir: Path) -> dict[str, Any]:
     """Return the denoiser's last losses on held-out and on training latents, None where training kept none."""
     record: Mapping[str, Any] = read_json(denoiser_dir / "model.json")
-    training = record.get("training", {})
-    return {"holdout_loss": training.get("holdout_loss"), "train_loss": training.get("train_loss")}
+    found = record.get("measurements", {})
+    return {"holdout_loss": found.get("holdout_loss"), "train_loss": found.get("train_loss")}
 
 
 def _sizes(synthetic: Cases, train: Cases, holdout: Cases) -> dict[str, int]:
@@ -178,9 +179,3 @@ def _sizes(synthetic: Cases, train: Cases, holdout: Cases) -> dict[str, int]:
 def _voxel_volume(space: Space) -> float:
     i, j, k = space.spacing
     return i * j * k
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
