@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
+from torch.nn import functional
 
 from synthmed.config import AutoencoderConfig
 from synthmed.errors import ConfigError, InputError
@@ -106,7 +106,7 @@ class LabelledAutoencoder(nn.Module):
             self.project = nn.Conv3d(channels, config.latent_channels, block, block)
             self.expand = nn.ConvTranspose3d(config.latent_channels, channels, block, block)
             _zero(self.network.quant_conv_mu)
-            _zero(self.network.decoder.blocks[-1])
+            _zero(self.network.decoder.get_submodule("blocks")[-1])  # type: ignore[index]
         _zero(self.network.quant_conv_log_sigma, bias=_INITIAL_LOG_VARIANCE)
 
     def encode(self, image: Tensor, onehot: Tensor | None = None) -> Tensor:
@@ -296,7 +296,7 @@ def edge_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
 def label_loss(logits: Tensor, onehot: Tensor) -> Tensor:
     """Return cross-entropy plus soft Dice loss over the classes (Milletari et al. 2016, doi 10.1109/3DV.2016.79)."""
-    crossing = F.cross_entropy(logits, onehot)
+    crossing = functional.cross_entropy(logits, onehot)
     shares = logits.softmax(dim=1)
     overlap = (shares * onehot).sum(dim=(0, 2, 3, 4))
     total = (shares + onehot).sum(dim=(0, 2, 3, 4))

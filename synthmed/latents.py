@@ -1,0 +1,96 @@
+"""The training set as latents: encoded once, augmented copies included, standardised by the whole set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from synthmed.augmentation import AUGMENTATION_DIM, augment, draw_augmentation
+from synthmed.autoencoder import LabelledAutoencoder, one_hot
+from synthmed.prepared import PreparedSplit
+
+AUGMENTED_COPIES = 16
+_MAX_CACHED_VALUES = 250_000_000
+_BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSet:
+    """Standardised latents of a training set and its held-out patients.
+
+    Attributes
+    ----------
+    train : Tensor, shape (copies, N, C, i, j, k)
+        The first copy is not augmented.
+    augmentation : Tensor, shape (copies, N, AUGMENTATION_DIM)
+    holdout : Tensor, shape (M, C, i, j, k)
+    mean, std : Tensor, shape (C, 1, 1, 1)
+        Of the training set's latents without augmentation, over cases and cells.
+    """
+
+    train: Tensor
+    augmentation: Tensor
+    holdout: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+@torch.no_grad()
+def encode_split(
+    model: LabelledAutoencoder, split: PreparedSplit, augmentation: Tensor | None, fabric: Fabric
+) -> Tensor:
+    """Return posterior means on the CPU, shape (N, C, i, j, k); augmented by parameters (N, AUGMENTATION_DIM)."""
+    parts = []
+    for cases in torch.arange(len(split.images)).split(_BATCH):
+        images = fabric.to_device(split.images[cases])
+        labels = None if split.labels is None else fabric.to_device(split.labels[cases])
+        if augmentation is not None:
+            images, labels = augment(images, labels, fabric.to_device(augmentation[cases]))
+        onehot = None if labels is None else one_hot(labels, split.num_classes)
+        parts.append(model.encode(images, onehot).float().cpu())
+    return torch.cat(parts)
+
+
+def encode_cohort(
+    model: LabelledAutoencoder,
+    train: PreparedSplit,
+    holdout: PreparedSplit,
+    fabric: Fabric,
+    *,
+    copies: int,
+    generator: torch.Generator,
+) -> LatentSet:
+    """Encode both sides of the split, the training side `copies` times, all but the first augmented.
+
+    Parameters
+    ----------
+    model : LabelledAutoencoder
+        In evaluation mode, on Fabric's device.
+    train, holdout : PreparedSplit
+    fabric : Fabric
+    copies : int
+        1 for no augmentation.
+    generator : torch.Generator
+        Draws the augmentations.
+    """
+    first = encode_split(model, train, None, fabric)
+    mean, std = channel_statistics(first)
+    copies = max(1, min(copies, _MAX_CACHED_VALUES // first.numel()))
+    augmentation = torch.zeros(copies, len(first), AUGMENTATION_DIM)
+    encoded = [first]
+    for copy in range(1, copies):
+        augmentation[copy] = draw_augmentation(len(first), generator)
+        encoded.append(encode_split(model, train, augmentation[copy], fabric))
+    held_out = encode_split(model, holdout, None, fabric)
+    return LatentSet((torch.stack(encoded) - mean) / std, augmentation, (held_out - mean) / std, mean, std)
+
+
+def channel_statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each channel's mean and standard deviation over cases and cells, shape (C, 1, 1, 1)."""
+    values = latents.double()
+    mean = values.mean(dim=(0, 2, 3, 4))
+    std = values.std(dim=(0, 2, 3, 4), correction=0).clamp_min(1e-6)
+    return mean.float().view(-1, 1, 1, 1), std.float().view(-1, 1, 1, 1)

@@ -1,0 +1,293 @@
+"""The two training stages: the autoencoder on scans, the denoiser on their latents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from synthmed.autoencoder import build_autoencoder
+from synthmed.checkpoint import LoadedAutoencoder, load_autoencoder, save_model
+from synthmed.conditioning import Conditioning
+from synthmed.config import AutoencoderConfig, Config, DenoiserConfig
+from synthmed.denoiser import build_denoiser
+from synthmed.devices import make_fabric
+from synthmed.diffusion import PATHS, holdout_loss, training_loss
+from synthmed.errors import ConfigError
+from synthmed.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
+from synthmed.loop import Outcome, Task, fit, seeded, step_generator
+from synthmed.objectives import (
+    AUTOENCODER_MEASUREMENTS,
+    Adversary,
+    autoencoder_evaluation,
+    autoencoder_loss,
+    measure_autoencoder,
+)
+from synthmed.prepared import PreparedSplit, load_space, load_split
+from synthmed.resume import CHECKPOINT
+from synthmed.space import Space
+
+_EVALUATED_LATENTS = 64
+
+
+def fit_autoencoder(
+    config: Config, prepare_dir: Path, out: Path, *, device: str = "auto", progress: bool = True
+) -> dict[str, Any]:
+    """Train the autoencoder on a prepared cohort and write it to `out`, resuming what a kill left there.
+
+    Parameters
+    ----------
+    config : Config
+        Uses `seed`, `autoencoder` and `autoencoder_training`.
+    prepare_dir : Path
+        What `prepare` wrote.
+    out : Path
+        Gets ``model.safetensors``, ``model.json``, ``log.csv`` and ``tensorboard/``.
+    device : {"auto", "cpu", "cuda", "mps"}
+    progress : bool
+        Show a bar on stderr.
+
+    Returns
+    -------
+    dict
+        The measurements in ``model.json``: losses, PSNR (dB) and Dice of training and of held-out patients.
+
+    Raises
+    ------
+    ConfigError, InputError, TrainingDiverged, StorageError, KeyboardInterrupt
+        See `synthmed.loop.fit`.
+    """
+    splits = load_split(prepare_dir, "train"), load_split(prepare_dir, "holdout")
+    return train_autoencoder(config, *splits, load_space(prepare_dir), Path(out), device=device, progress=progress)
+
+
+def fit_denoiser(
+    config: Config,
+    prepare_dir: Path,
+    autoencoder_dir: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train the denoiser on the latents of a prepared cohort and write it to `out`; as `fit_autoencoder`.
+
+    Parameters
+    ----------
+    config : Config
+        Uses `seed`, `conditioning`, `denoiser`, `diffusion` and `denoiser_training`.
+    prepare_dir, autoencoder_dir, out : Path
+    device, progress
+        See `fit_autoencoder`.
+
+    Returns
+    -------
+    dict
+        Training and held-out denoising losses, whose difference is the first sign of memorisation.
+    """
+    splits = load_split(prepare_dir, "train"), load_split(prepare_dir, "holdout")
+    autoencoder = load_autoencoder(autoencoder_dir)
+    return train_denoiser(config, *splits, autoencoder, Path(out), device=device, progress=progress)
+
+
+def train_autoencoder(
+    config: Config,
+    train: PreparedSplit,
+    holdout: PreparedSplit,
+    space: Space,
+    out: Path,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train the autoencoder on splits in memory; see `fit_autoencoder`."""
+    settings, architecture = config.autoencoder_training, config.autoencoder
+    num_classes = max(1, train.num_classes)
+    grid = _grid(train)
+    fabric = make_fabric(device, settings.precision, convolution_shapes(grid, architecture))
+    with seeded(config.seed):
+        model = build_autoencoder(architecture, num_classes)
+        adversary = Adversary(grid, architecture, settings, fabric) if architecture.adversarial_weight else None
+    model.fit_shortcut(train.images, train.labels, step_generator(config.seed, 0, stream=1000))
+    task = Task(
+        stage="autoencoder",
+        count=len(train.images),
+        loss=autoencoder_loss(train, architecture, settings, adversary),
+        evaluate=autoencoder_evaluation(train, holdout, architecture, fabric),
+        measurements=AUTOENCODER_MEASUREMENTS,
+        identity={"autoencoder": architecture.model_dump(mode="json"), "data": data_digest(train, holdout)},
+        companion=adversary,
+    )
+    outcome = fit(fabric, task, model, settings, out, seed=config.seed, progress=progress)
+    model.load_state_dict(outcome.weights)
+    measured = measure_autoencoder(model.eval(), holdout, architecture, fabric, limit=len(holdout.images))
+    measurements = outcome.measurements | {f"holdout_{name}": value for name, value in measured.items()}
+    record = {
+        "architecture": architecture.model_dump(mode="json"),
+        "num_classes": num_classes,
+        "space": space.to_json(),
+        **_history(config, outcome, fabric, measurements),
+    }
+    return _write(fabric, out, "autoencoder", outcome, record)
+
+
+def train_denoiser(
+    config: Config,
+    train: PreparedSplit,
+    holdout: PreparedSplit,
+    autoencoder: LoadedAutoencoder,
+    out: Path,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train the denoiser on splits in memory; see `fit_denoiser`."""
+    settings, architecture = config.denoiser_training, config.denoiser
+    if autoencoder.model.num_classes != max(1, train.num_classes):
+        raise ConfigError(
+            "The autoencoder was trained on other labels",
+            found=f"{autoencoder.model.num_classes} classes",
+            expected=f"{max(1, train.num_classes)}",
+        )
+    conditioning = Conditioning.fit(train.covariates, config.conditioning)
+    latent_shape = _latent_shape(autoencoder, train)
+    fabric = make_fabric(device, settings.precision, unet_shapes(latent_shape, architecture))
+    autoencoder.model.to(fabric.device)
+    latents = encode_cohort(
+        autoencoder.model,
+        train,
+        holdout,
+        fabric,
+        copies=AUGMENTED_COPIES if settings.augment else 1,
+        generator=step_generator(config.seed, 0, stream=1001),
+    )
+    with seeded(config.seed):
+        model = build_denoiser(architecture, latent_shape, conditioning.dimension)
+    conditions = conditioning.encode(train.covariates), conditioning.encode(holdout.covariates)
+    task = Task(
+        stage="denoiser",
+        count=len(train.images),
+        loss=denoiser_loss(latents, conditions[0], config),
+        evaluate=denoiser_evaluation(latents, conditions, config, fabric),
+        measurements=("train_loss", "holdout_loss"),
+        identity=_denoiser_identity(config, autoencoder, train, holdout),
+    )
+    outcome = fit(fabric, task, model, settings, out, seed=config.seed, progress=progress)
+    record = {
+        "architecture": architecture.model_dump(mode="json"),
+        "latent_shape": list(latent_shape),
+        "conditioning": conditioning.to_json(),
+        "diffusion": config.diffusion.model_dump(mode="json"),
+        "autoencoder_sha256": autoencoder.digest,
+        **_history(config, outcome, fabric, outcome.measurements),
+    }
+    return _write(fabric, out, "denoiser", outcome, record, latent_mean=latents.mean, latent_std=latents.std)
+
+
+def denoiser_loss(
+    latents: LatentSet, conditions: Tensor | None, config: Config
+) -> Callable[[nn.Module, Tensor, torch.Generator, int], Tensor]:
+    """Return the denoiser's loss of a step, each case in one of its augmented copies."""
+    path, prediction = PATHS[config.diffusion.path], config.diffusion.prediction
+
+    def loss(model: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
+        device = next(model.parameters()).device
+        copies = torch.randint(len(latents.train), cases.shape, generator=generator)
+        network = partial(model, augmentation=latents.augmentation[copies, cases].to(device))
+        condition = None if conditions is None else conditions[cases].to(device)
+        x0 = latents.train[copies, cases].to(device)
+        drop = config.conditioning.drop_probability
+        return training_loss(
+            network, path, prediction, x0, condition, generator=generator, drop_probability=drop
+        ).mean()
+
+    return loss
+
+
+def denoiser_evaluation(
+    latents: LatentSet, conditions: tuple[Tensor | None, Tensor | None], config: Config, fabric: Fabric
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Return a function that measures the denoising loss of like numbers of training and held-out cases."""
+    path, prediction = PATHS[config.diffusion.path], config.diffusion.prediction
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        found = {}
+        sides = zip(("train", "holdout"), (latents.train[0], latents.holdout), conditions, strict=True)
+        for side, values, condition in sides:
+            count = min(_EVALUATED_LATENTS, len(values))
+            cases = torch.linspace(0, len(values) - 1, count).round().long()
+            given = None if condition is None else fabric.to_device(condition[cases])
+            with torch.no_grad(), fabric.autocast():
+                losses = holdout_loss(model, path, prediction, fabric.to_device(values[cases]), given)
+            found[f"{side}_loss"] = float(losses.mean())
+        return found
+
+    return evaluate
+
+
+def convolution_shapes(grid: tuple[int, int, int], config: AutoencoderConfig) -> list[tuple[int, ...]]:
+    """Return the spatial shape of each level of the autoencoder's network, behind the stem."""
+    return [tuple(side // 2 ** (level + 1) for side in grid) for level in range(len(config.channels))]
+
+
+def unet_shapes(latent_shape: tuple[int, int, int, int], config: DenoiserConfig) -> list[tuple[int, ...]]:
+    """Return the spatial shape of each level of a UNet; none for a transformer, which has no convolution."""
+    levels = len(config.channels) if config.kind == "unet" else 0
+    return [tuple(side // 2**level for side in latent_shape[1:]) for level in range(levels)]
+
+
+def data_digest(*splits: PreparedSplit) -> str:
+    """Return the SHA-256 of the images, labels and covariates of prepared splits."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(json.dumps([split.case_ids, split.covariates], sort_keys=True, default=str).encode())
+        for tensor in (split.images, split.labels):
+            if tensor is not None:
+                digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _grid(split: PreparedSplit) -> tuple[int, int, int]:
+    i, j, k = split.images.shape[2:]
+    return i, j, k
+
+
+def _latent_shape(autoencoder: LoadedAutoencoder, split: PreparedSplit) -> tuple[int, int, int, int]:
+    step = autoencoder.model.downsampling
+    i, j, k = _grid(split)
+    return autoencoder.model.latent_channels, i // step, j // step, k // step
+
+
+def _denoiser_identity(
+    config: Config, autoencoder: LoadedAutoencoder, train: PreparedSplit, holdout: PreparedSplit
+) -> dict[str, Any]:
+    sections = {
+        name: getattr(config, name).model_dump(mode="json") for name in ("denoiser", "diffusion", "conditioning")
+    }
+    return {**sections, "autoencoder": autoencoder.digest, "data": data_digest(train, holdout)}
+
+
+def _history(config: Config, outcome: Outcome, fabric: Fabric, measurements: dict[str, float]) -> dict[str, Any]:
+    return {
+        "seed": config.seed,
+        "steps": outcome.steps,
+        "precision": fabric.strategy.precision.precision,
+        "measurements": measurements,
+    }
+
+
+def _write(
+    fabric: Fabric, out: Path, kind: str, outcome: Outcome, record: dict[str, Any], **tensors: Tensor
+) -> dict[str, Any]:
+    if fabric.is_global_zero:
+        save_model(out, kind, outcome.weights, record, **tensors)
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    fabric.barrier()
+    return record["measurements"]
