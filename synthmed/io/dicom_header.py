@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,14 @@ class Skipped:
     damaged: bool = False
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence pydicom on odd values, which it also reports where they are first looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def load(path: Path, *, pixels: bool) -> Dataset:
     """Read a DICOM file, with or without the preamble; the reader's warnings about odd values are silenced.
 
@@ -152,37 +162,46 @@ def load(path: Path, *, pixels: bool) -> Dataset:
     with path.open("rb") as stream:
         start = stream.read(132)
     bare = start[128:] != b"DICM" and start[:2] in (b"\x08\x00", b"\x02\x00")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pydicom.dcmread(path, stop_before_pixels=not pixels, force=bare)
+    with _without_warnings():
+        dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, force=bare)
+    if bare and "TransferSyntaxUID" not in dataset.file_meta:
+        # Only the default syntaxes travel without file meta information (PS3.5 section 10.1).
+        implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = sop.ImplicitVRLittleEndian if implicit else sop.ExplicitVRLittleEndian
+    return dataset
 
 
 def read_header(path: Path) -> Header | Skipped:
     """Read the header of a CT, MR or PT image, or say why the file is none."""
     try:
-        dataset = load(path, pixels=False)
-        reason = _reason_to_skip(dataset)
-        if reason:
-            return Skipped(path, reason, damaged=_sop_class(dataset) in IMAGE_CLASSES)
-        return Header(
-            path=path,
-            series_uid=str(dataset.SeriesInstanceUID),
-            instance_uid=str(dataset.get("SOPInstanceUID", "")),
-            patient_id=str(dataset.get("PatientID") or ""),
-            modality=str(dataset.Modality),
-            description=str(dataset.get("SeriesDescription") or ""),
-            frames=tuple(_frame(path, dataset, index) for index in range(_count(dataset))),
-        )
+        with _without_warnings():
+            return _parse(path, load(path, pixels=False))
     except InvalidDicomError:
         return Skipped(path, "not a DICOM file", damaged=_named_as_dicom(path))
     except PARSER_ERRORS as error:
         return Skipped(path, f"unreadable, {' '.join(str(error).split())[:200]}", damaged=True)
 
 
+def _parse(path: Path, dataset: Dataset) -> Header | Skipped:
+    reason = _reason_to_skip(dataset)
+    if reason:
+        kind = _sop_class(dataset)
+        return Skipped(path, reason, damaged=not kind or kind in IMAGE_CLASSES)
+    return Header(
+        path=path,
+        series_uid=str(dataset.SeriesInstanceUID),
+        instance_uid=str(dataset.get("SOPInstanceUID", "")),
+        patient_id=str(dataset.get("PatientID") or ""),
+        modality=str(dataset.Modality),
+        description=str(dataset.get("SeriesDescription") or ""),
+        frames=tuple(_frame(path, dataset, index) for index in range(_count(dataset))),
+    )
+
+
 def _reason_to_skip(dataset: Dataset) -> str:
     modality = str(dataset.get("Modality") or "")
-    if not modality and _sop_class(dataset) not in IMAGE_CLASSES:
-        return "a DICOM file without an image"
+    if not _sop_class(dataset):
+        return "a header without SOPClassUID"
     if modality not in MODALITIES:
         return f"{modality or 'no Modality'}, not a CT, MR or PT image"
     for keyword in ("SeriesInstanceUID", "Rows", "Columns"):
@@ -195,8 +214,9 @@ def _reason_to_skip(dataset: Dataset) -> str:
 
 
 def _sop_class(dataset: Dataset) -> str:
-    meta = getattr(dataset, "file_meta", None) or Dataset()
-    return str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+    """Return the SOP class; of a DICOMDIR, which has it in the file meta information alone, that one."""
+    meta = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    return str(dataset.get("SOPClassUID") or (meta if meta == sop.MediaStorageDirectoryStorage else ""))
 
 
 def _named_as_dicom(path: Path) -> bool:
@@ -244,7 +264,9 @@ def _numbers(found: Any, length: int) -> tuple[float, ...] | None:
 
 
 def _text(found: Any) -> str:
-    return "\\".join(str(item) for item in found) if isinstance(found, MultiValue) else str(found)
+    if isinstance(found, MultiValue):
+        return "\\".join(str(item) for item in found)
+    return f"{found:g}" if isinstance(found, float) else str(found)
 
 
 def _number(found: Any) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,8 @@ def read_pixels(series: Series, frames: Sequence[Frame]) -> NDArray[np.float32]:
         for k, frame in members:
             slope = 1.0 if frame.slope is None else frame.slope
             offset = 0.0 if frame.intercept is None else frame.intercept
-            result[:, :, k] = (stored[frame.index].astype(np.float64) * slope + offset).T
+            with np.errstate(over="ignore"):
+                result[:, :, k] = (stored[frame.index].astype(np.float64) * slope + offset).T
     if not np.isfinite(result).all():
         raise refusal(series, "Voxels that are not finite", "NaN or infinite values", "finite values", "Leave it out")
     if result.min() == result.max():
@@ -41,9 +41,9 @@ def _stored(series: Series, path: Path) -> NDArray[np.generic]:
     try:
         dataset = load(path, pixels=True)
         _check_pixel_format(series, path, dataset)
+        _check_unused_bits(series, path, dataset)
         array = np.asarray(dataset.pixel_array)
         frames = array.reshape(int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns))
-        _check_range(series, path, dataset, frames)
     except (*PARSER_ERRORS, RuntimeError) as error:
         raise refusal(
             series,
@@ -56,8 +56,16 @@ def _stored(series: Series, path: Path) -> NDArray[np.generic]:
 
 
 def _check_pixel_format(series: Series, path: Path, dataset: Dataset) -> None:
+    if "PixelData" not in dataset:
+        raise refusal(
+            series,
+            f"No pixel data in {path.name}",
+            "a header alone" if "Rows" in dataset else "a file cut short",
+            "pixel data",
+            "Copy the file again",
+        )
     samples, colour = int(dataset.get("SamplesPerPixel", 1)), str(dataset.get("PhotometricInterpretation", ""))
-    if samples != 1 or colour not in ("MONOCHROME1", "MONOCHROME2"):
+    if samples != 1 or not colour.startswith("MONOCHROME"):
         raise refusal(
             series,
             "A colour image",
@@ -65,11 +73,11 @@ def _check_pixel_format(series: Series, path: Path, dataset: Dataset) -> None:
             "1 sample, MONOCHROME2",
             "Use the original series, not a screenshot or a colour map",
         )
-    if colour == "MONOCHROME1":
+    if colour != "MONOCHROME2":
         raise refusal(
             series,
             "Inverted grey values",
-            "MONOCHROME1, which readers disagree on",
+            f"{colour}, which readers disagree on",
             "MONOCHROME2",
             "Export the series as MONOCHROME2",
         )
@@ -77,21 +85,22 @@ def _check_pixel_format(series: Series, path: Path, dataset: Dataset) -> None:
         raise refusal(
             series, "A Modality LUT", "a table from stored to output values", "Rescale Slope", "Convert it with DCMTK"
         )
-    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(dataset.dir()):
-        raise refusal(series, f"No pixel data in {path.name}", "a header alone", "pixel data", "Copy the file again")
 
 
-def _check_range(series: Series, path: Path, dataset: Dataset, array: NDArray[Any]) -> None:
-    """Refuse values outside BitsStored: overlay bits or a wrong header, which readers undo differently."""
-    if array.dtype.kind not in "iu":
+def _check_unused_bits(series: Series, path: Path, dataset: Dataset) -> None:
+    """Refuse bits above BitsStored that are neither 0 nor a sign: an overlay, or a header that is wrong."""
+    allocated, bits = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed or bits >= allocated or allocated not in (8, 16, 32):
         return
-    bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    if array.min() < low or array.max() > high or int(dataset.get("HighBit", bits - 1)) != bits - 1:
+    order = "<" if syntax.is_little_endian else ">"
+    unused = np.frombuffer(dataset.PixelData, dtype=f"{order}u{allocated // 8}") >> bits
+    allowed = (0, 2 ** (allocated - bits) - 1) if dataset.PixelRepresentation else (0,)
+    if not np.isin(unused, allowed).all() or int(dataset.HighBit) != bits - 1:
         raise refusal(
             series,
-            f"Stored values outside BitsStored in {path.name}",
-            f"{array.min()} to {array.max()} with HighBit {dataset.get('HighBit')}",
-            f"{low} to {high} with HighBit {bits - 1}",
+            f"Stored values wider than BitsStored in {path.name}",
+            f"bits in use above {bits}, HighBit {dataset.HighBit}",
+            f"values of {bits} bits, HighBit {bits - 1}",
             "Export the series again without overlays in the pixel data",
         )

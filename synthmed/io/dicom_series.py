@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 MIN_SLICES = 3
 """Fewest slices of a volume: with two, a missing one between them would not show."""
 
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Series:
@@ -82,13 +84,17 @@ def scan(root: Path | str) -> tuple[list[Series], list[Skipped]]:
 
 
 def find_series(root: Path | str) -> list[Series]:
-    """Find the image series below a folder; files that are in none are logged as warnings.
+    """Find the image series below a folder; log a warning that names files in none, a line for each reason.
 
-    See `scan`, which returns them.
+    See `scan`, which returns all of them.
     """
     series, skipped = scan(root)
+    reasons: dict[str, list[Path]] = defaultdict(list)
     for item in skipped:
-        logger.warning("%s is left out: %s", item.path, item.reason)
+        reasons[item.reason].append(item.path)
+    for reason, paths in reasons.items():
+        named = ", ".join(str(path) for path in paths[:_NAMED]) + (" ..." if len(paths) > _NAMED else "")
+        logger.warning("Left out %d files, %s: %s", len(paths), reason, named)
     return series
 
 
