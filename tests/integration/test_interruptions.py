@@ -1,0 +1,50 @@
+"""SIGKILL and Ctrl-C in every stage: the same command resumes, to the same result as a run left alone."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+from tiny_run import ENVIRONMENT, command, synthmed, write_config
+
+from synthmed.files import read_json
+from synthmed.pipeline import STAGES
+
+pytestmark = pytest.mark.slow
+NAMES = [stage.name for stage in STAGES]
+
+
+def _interrupt_in(stage, config, root, how, delay):
+    """Start the run, wait for `stage` to begin, then send the signal; return the exit code."""
+    process = subprocess.Popen(
+        command("run", config, "--run-dir", root, "--set", "audit.policy=research"),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stderr:
+        if f"{stage}: running" in line:
+            break
+    time.sleep(delay)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def _digests(root):
+    return {name: read_json(root / name / "manifest.json")["digest"] for name in NAMES if name != "evaluate"}
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_a_run_interrupted_in_every_stage_ends_as_one_left_alone(tmp_path, how, code):
+    config = write_config(tmp_path)
+    alone, broken = tmp_path / "left alone", tmp_path / "unterbröchen run"
+    assert synthmed("run", config, "--run-dir", alone, "--set", "audit.policy=research").returncode in (0, 3, 4)
+    codes = []
+    for number, stage in enumerate(NAMES):
+        codes.append(_interrupt_in(stage, config, broken, how, delay=(0.0, 0.15, 0.3)[number % 3]))
+        assert not (broken / "export" / "release").exists() or stage == "export"
+    final = synthmed("run", config, "--run-dir", broken, "--set", "audit.policy=research")
+    assert code in codes, "no stage was long enough to be interrupted"
+    assert _digests(broken) == _digests(alone), final.stderr
