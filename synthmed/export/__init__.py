@@ -71,7 +71,7 @@ def export(samples: Path, approval: ReleaseApproval, out: Path, *, config: Expor
     if unknown:
         raise ConfigError(f"There is no export format {unknown[0]}", expected=f"one of {', '.join(EXPORTERS)}")
     if out.exists() or out.is_symlink():
-        raise ConfigError(f"{out} exists already", next_step="Remove it or name another directory")
+        raise _exists(out)
     with _whole_or_absent(out) as part:
         _write(open_approved(samples, approval), part, config, audit_dir)
         findings = verify(part)
@@ -93,9 +93,22 @@ def _whole_or_absent(out: Path) -> Iterator[Path]:
         try:
             yield part
             part.chmod(0o755)
-            part.rename(out)
+            _rename(part, out)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _rename(part: Path, out: Path) -> None:
+    try:
+        part.rename(out)
+    except OSError as error:
+        if out.exists():
+            raise _exists(out) from error
+        raise
+
+
+def _exists(out: Path) -> ConfigError:
+    return ConfigError(f"{out} exists already", next_step="Remove it or name another directory")
 
 
 def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: Path) -> None:

@@ -119,6 +119,8 @@ def read_header(file: Path) -> tuple[Geometry, list[str]]:
             flags = stream.read(4)[3:4]
         with gzip.open(file) as stream:
             block = stream.read(_EXTENDED_BYTES)
+        if len(block) < _HEADER_BYTES:
+            raise ValueError(f"{len(block)} bytes, too short for a header")
         header = nib.Nifti1Header(block[:_HEADER_BYTES])
         shape = tuple(int(n) for n in header.get_data_shape())
         sform, qform = header.get_sform(), header.get_qform()

@@ -165,7 +165,7 @@ def _gate_problems(gate: Mapping[str, Any], report: Mapping[str, Any], digests: 
 
 
 def _digests_under(digests: Mapping[str, str], kind: str) -> list[str]:
-    return sorted(digest for name, digest in digests.items() if name.startswith(f"{ROOT}/{kind}"))
+    return sorted(d for name, d in digests.items() if name.startswith(f"{ROOT}/{kind}") and name.endswith(SUFFIX))
 
 
 def _check_nifti(release: Path, files: list[str]) -> list[Finding]:
