@@ -222,5 +222,5 @@ def _record(autoencoder: LoadedAutoencoder, denoiser: LoadedDenoiser, order: Ord
         **order.sampling.model_dump(mode="json", exclude={"num_samples"}),
         "seed": order.seed,
         "conditions": sha256_json(asked) if asked else "drawn",
-        **autoencoder.space.to_json(),
+        "space": autoencoder.space.to_json(),
     }
