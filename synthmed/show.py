@@ -14,12 +14,18 @@ from synthmed.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PLANES = ("sagittal", "coronal", "axial")
 COLOURS = ("#ff5a36", "#35c3ff", "#ffd21f", "#7ddc4b", "#d783ff", "#ff9fc4")
 
 
 def montage(
-    volumes: ArrayLike, labels: ArrayLike | None, path: Path, *, columns: int = 4, most: int = 16, title: str = ""
+    volumes: ArrayLike,
+    labels: ArrayLike | None,
+    path: Path,
+    *,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    columns: int = 4,
+    most: int = 16,
+    title: str = "",
 ) -> Path:
     """Draw the three planes of each volume, with the outline of its labels, into a PNG.
 
@@ -32,6 +38,7 @@ def montage(
     labels : array of the same shape, or None
         Class index, background 0.
     path : Path
+    spacing : tuple of float, mm
     columns : int
         Volumes a row.
     most : int
@@ -66,7 +73,8 @@ def montage(
     limits = float(images.min()), float(images.max())
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        _draw(grid[row, 3 * column : 3 * column + 3], image, None if masks is None else masks[index], limits)
+        panes = grid[row, 3 * column : 3 * column + 3]
+        _draw(panes, image, None if masks is None else masks[index], limits, spacing)
     if title:
         figure.suptitle(title, color="white", fontsize=10)
     with atomic_path(Path(path)) as temporary:
@@ -94,11 +102,18 @@ def _stack(volumes: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def _draw(row: NDArray[Any], image: NDArray[Any], mask: NDArray[Any] | None, limits: tuple[float, float]) -> None:
+def _draw(
+    panes: NDArray[Any],
+    image: NDArray[Any],
+    mask: NDArray[Any] | None,
+    limits: tuple[float, float],
+    spacing: tuple[float, float, float],
+) -> None:
     centre = centre_of(mask, image.shape)
-    for axis, axes in enumerate(row):
-        section = np.take(image, centre[axis], axis=axis)
-        axes.imshow(section.T, cmap="gray", vmin=limits[0], vmax=limits[1], origin="lower", interpolation="nearest")
+    for axis, axes in enumerate(panes):
+        across, up = (length for other, length in enumerate(spacing) if other != axis)
+        section = np.take(image, centre[axis], axis=axis).T
+        axes.imshow(section, cmap="gray", vmin=limits[0], vmax=limits[1], origin="lower", aspect=up / across)
         if mask is not None:
             _outline(axes, np.take(mask, centre[axis], axis=axis).T)
 

@@ -76,7 +76,8 @@ def evaluate(
             config.evaluation, synthetic, train, holdout, structures, config.seed, chosen, progress=progress
         ),
     }
-    montage(synthetic.images, synthetic.labels, out / "montage.png", title="Synthetic volumes")
+    picture = out / "montage.png"
+    montage(synthetic.images, synthetic.labels, picture, spacing=space.spacing, title="Synthetic volumes")
     write_json(out / "evaluation.json", result)
     return result
 

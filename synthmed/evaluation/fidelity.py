@@ -151,6 +151,7 @@ def distances(
 ) -> dict[str, Any]:
     """Return KID and Frechet distance of synthetic to held-out cases beside training to held-out cases.
 
+    The floor's KID is unbiased and so as often below 0 as above: compare intervals, not ratios.
     Both sides use the same number of cases, `n`. Features are standardised by all real cases; the Frechet distance
     is taken on their leading principal components, each of unit variance among real cases, since a covariance
     needs more cases than dimensions.

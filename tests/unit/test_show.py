@@ -48,6 +48,20 @@ def test_montage_draws_at_most_so_many(tmp_path, pair):
     assert all_[1] == few[1]
 
 
+def test_thick_slices_are_drawn_thick(tmp_path):
+    """A cube of voxels 3 mm high fills three times as many rows in the planes that show its height."""
+    images = np.zeros((1, 12, 12, 12), np.float32)
+    images[0, 4:8, 4:8, 5:7] = 1
+    counts = []
+    for height in (1.0, 3.0):
+        montage(images, None, tmp_path / "m.png", spacing=(1.0, 1.0, height))
+        picture = imread(tmp_path / "m.png")[..., 0]
+        sagittal = picture[:, : picture.shape[1] // 3] > 128
+        counts.append(sagittal.any(axis=1).sum() / sagittal.any(axis=0).sum())
+    assert counts[0] == pytest.approx(0.5, rel=0.1)
+    assert counts[1] == pytest.approx(1.5, rel=0.1)
+
+
 def test_centre_is_the_labels_centroid_or_the_middle():
     mask = np.zeros((10, 10, 10), bool)
     mask[2:5, 6, 8] = True
