@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from synthmed.errors import InputError
-from synthmed.io.nifti import is_nifti, read_nifti, read_nifti_label, write_volume
+from synthmed.io.nifti import is_nifti, read_nifti, read_nifti_label
+from synthmed.io.nifti_write import write_volume
 from synthmed.volume import Volume
 
 __all__ = ["read_label", "read_volume", "write_volume"]

@@ -145,7 +145,7 @@ class Skipped:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Silence pydicom on odd values, which it also reports where they are first looked at."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -162,7 +162,7 @@ def load(path: Path, *, pixels: bool) -> Dataset:
     with path.open("rb") as stream:
         start = stream.read(132)
     bare = start[128:] != b"DICM" and start[:2] in (b"\x08\x00", b"\x02\x00")
-    with _without_warnings():
+    with without_warnings():
         dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, force=bare)
     if bare and "TransferSyntaxUID" not in dataset.file_meta:
         # Only the default syntaxes travel without file meta information (PS3.5 section 10.1).
@@ -174,7 +174,7 @@ def load(path: Path, *, pixels: bool) -> Dataset:
 def read_header(path: Path) -> Header | Skipped:
     """Read the header of a CT, MR or PT image, or say why the file is none."""
     try:
-        with _without_warnings():
+        with without_warnings():
             return _parse(path, load(path, pixels=False))
     except InvalidDicomError:
         return Skipped(path, "not a DICOM file", damaged=_named_as_dicom(path))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from synthmed.io.dicom_header import PARSER_ERRORS, Frame, load
+from synthmed.io.dicom_header import PARSER_ERRORS, Frame, load, without_warnings
 from synthmed.io.dicom_series import Series, refusal
 
 
@@ -39,10 +39,11 @@ def read_pixels(series: Series, frames: Sequence[Frame]) -> NDArray[np.float32]:
 def _stored(series: Series, path: Path) -> NDArray[np.generic]:
     """Return a file's stored values, shape (frames, rows, columns)."""
     try:
-        dataset = load(path, pixels=True)
-        _check_pixel_format(series, path, dataset)
-        _check_unused_bits(series, path, dataset)
-        array = np.asarray(dataset.pixel_array)
+        with without_warnings():
+            dataset = load(path, pixels=True)
+            _check_pixel_format(series, path, dataset)
+            _check_unused_bits(series, path, dataset)
+            array = np.asarray(dataset.pixel_array)
         frames = array.reshape(int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns))
     except (*PARSER_ERRORS, RuntimeError) as error:
         raise refusal(
