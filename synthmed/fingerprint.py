@@ -21,10 +21,10 @@ class Facts:
 
     Attributes
     ----------
-    shape : tuple of int
-    spacing : tuple of float, mm
+    shape, spacing, extent : tuple
+        Voxels, mm a voxel and mm in all along the axes closest to R, A and S, whatever their order in the file.
     orientation : str
-    extent : tuple of float, mm along R, A and S
+        The file's own axis codes.
     percentiles : tuple of float
         Intensities at `PERCENTILES` %, units of the file.
     label_voxels : mapping of label value to number of voxels, background left out; None without a label
@@ -55,7 +55,7 @@ class Facts:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Facts:
         """Read what `to_json` wrote."""
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         if values["label_voxels"] is not None:
             values["label_voxels"] = {int(value): count for value, count in values["label_voxels"].items()}
         return cls(**values)
@@ -71,14 +71,15 @@ def measure(image: Volume, label: Volume | None) -> Facts:
     """
     canonical = reorient(Volume(image.array[:1], image.affine), "RAS").geometry
     extent = tuple(n * s for n, s in zip(canonical.shape, canonical.spacing, strict=True))
-    counts, reach = None, (0.0, 0.0, 0.0)
+    counts: dict[int, int] | None = None
+    reach: tuple[float, ...] = (0.0, 0.0, 0.0)
     if label is not None:
         values, numbers = np.unique(label.array, return_counts=True)
         counts = {int(v): int(n) for v, n in zip(values, numbers, strict=True) if v != 0}
         reach = _label_extent(reorient(label, "RAS"))
     return Facts(
-        shape=image.shape,
-        spacing=_rounded(image.spacing),
+        shape=canonical.shape,
+        spacing=_rounded(canonical.spacing),
         orientation=image.orientation,
         extent=_rounded(extent),
         percentiles=tuple(float(f"{v:.6g}") for v in np.percentile(image.array, PERCENTILES)),
@@ -134,7 +135,7 @@ def format_fingerprint(content: Mapping[str, Any]) -> str:
     rows: list[tuple[str, str]] = [("split", split)] if split else []
     rows += [
         (title, _format_triples(content[key]))
-        for title, key in (("voxels", "shape"), ("spacing, mm", "spacing_mm"), ("extent R A S, mm", "extent_mm"))
+        for title, key in (("voxels R A S", "shape"), ("spacing, mm", "spacing_mm"), ("extent, mm", "extent_mm"))
     ]
     rows.append(("orientation", ", ".join(f"{code} {count}" for code, count in content["orientations"].items())))
     rows += [(f"intensity at {p} %", _format_spread(v)) for p, v in content["intensities"].items()]
@@ -195,7 +196,7 @@ def _covariates(cohort: Cohort) -> dict[str, Any]:
         values = [case.covariates[name] for case in cohort.cases if name in case.covariates]
         missing = len(cohort.cases) - len(values)
         if all(isinstance(value, float) for value in values):
-            found[name] = {**_spread([float(v) for v in values]), "missing": missing}
+            found[name] = {**_spread([float(v) for v in values]), "distinct": len(set(values)), "missing": missing}
         else:
             found[name] = {"values": dict(Counter(str(v) for v in values).most_common()), "missing": missing}
     return found

@@ -33,18 +33,20 @@ def match_names(names: Collection[str], keys: Collection[str]) -> dict[str, str]
     InputError
         If several keys match one name equally well.
     """
-    known, claims = set(names), defaultdict(list)
-    for key in keys:
-        owner = next((part for part in _beginnings(key) if part in known), None)
+    known, keys = set(names), dict.fromkeys(keys)
+    claims: dict[str, list[str]] = defaultdict(list)
+    for candidate in keys:
+        owner = _first(_beginnings(candidate), known)
         if owner is not None:
-            claims[owner].append(key)
+            claims[owner].append(candidate)
     found: dict[str, str] = {}
+    key: str | None
     for name in names:
         candidates = claims.get(name, [])
         exact = name in candidates
         if len(candidates) > 1 and not exact:
             raise InputError(f"{name} matches several names", found=summary(candidates), expected="one")
-        key = name if exact else next(iter(candidates), None) or _first(_beginnings(name), keys)
+        key = name if exact else (candidates[0] if candidates else _first(_beginnings(name), keys))
         if key is not None:
             found[name] = key
     return found
@@ -120,8 +122,7 @@ def _beginnings(name: str) -> list[str]:
 
 
 def _first(parts: Iterable[str], keys: Collection[str]) -> str | None:
-    known = set(keys)
-    return next((part for part in parts if part in known), None)
+    return next((part for part in parts if part in keys), None)
 
 
 def _is_number(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from synthmed.errors import InputError
 from synthmed.volume import Affine, Geometry
 
 Array = TypeVar("Array")
+SMALLEST_INTEGER_RANGE = 255
 _DIRECTIONS = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
 
 
@@ -53,6 +54,14 @@ class Space:
         return len(self.label_values)
 
     @property
+    def image_type(self) -> Literal["int16", "float32"]:
+        """Voxel type of files: int16 where whole numbers resolve the range well (HU, 0 to 1000), else float32 (SUV)."""
+        low, high = self.intensity_range
+        limits = np.iinfo(np.int16)
+        whole = float(low).is_integer() and float(high).is_integer() and limits.min <= low and high <= limits.max
+        return "int16" if whole and high - low >= SMALLEST_INTEGER_RANGE else "float32"
+
+    @property
     def affine(self) -> Affine:
         """Affine of a volume that belongs to no patient: axis-aligned, the grid's centre at the world's origin."""
         affine = np.eye(4)
@@ -84,7 +93,9 @@ class Space:
             If a key is missing or unknown.
         """
         try:
-            values = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+            }
             values["label_names"] = {int(value): name for value, name in content["label_names"].items()}
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -99,7 +110,7 @@ def to_network(image: Array, space: Space) -> Array:
     image : ndarray or Tensor, any shape, units of `Space.intensity_range`
     """
     low, high = space.intensity_range
-    return (image - low) * (2.0 / (high - low)) - 1.0  # type: ignore[operator, no-any-return]
+    return (image - low) * (2.0 / (high - low)) - 1.0  # type: ignore[operator, no-any-return, return-value]
 
 
 def from_network(image: Array, space: Space) -> Array:

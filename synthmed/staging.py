@@ -178,7 +178,7 @@ def prepare_case(case: Case, space: Space, staging: Staging) -> Entry:
     image, label = case.read()
     done = preprocess(image, label, space)
     written = {}
-    for kind, volume, dtype in (("images", done.image, "float32"), ("labels", done.label, "int16")):
+    for kind, volume, dtype in (("images", done.image, space.image_type), ("labels", done.label, "int16")):
         if volume is not None:
             file = staging.folder / kind / f"{case.case_id}.nii.gz"
             write_volume(file, volume, dtype=dtype, description="PREPARED")  # type: ignore[arg-type]

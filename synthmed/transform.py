@@ -72,7 +72,7 @@ class Record:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Record:
         """Read what `to_json` wrote."""
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         source = content["source"]
         values["source"] = Geometry(tuple(source["shape"]), np.asarray(source["affine"], dtype=np.float64))
         return cls(**values)
