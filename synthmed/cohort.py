@@ -200,11 +200,13 @@ def _with_subjects(found: Found, folder: Path, config: CohortConfig) -> tuple[li
 
 
 def _subject_table(table: Path) -> dict[str, str]:
+    """Read volume -> patient; without a column of volumes the patient's id is what their names begin with."""
     columns, rows = read_table(table)
     subject = find_column(columns, SUBJECT_COLUMNS)
     case = find_column([c for c in columns if c != subject], CASE_COLUMNS)
-    if subject is None or case is None:
+    if subject is None:
         raise InputError(f"{table} lacks a column", found=", ".join(columns), expected="volume and subject")
+    case = case or subject
     found: dict[str, str] = {}
     for row in rows:
         name = stem(Path(row[case]).name)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthmed.config import CohortConfig
-from synthmed.errors import ConfigError, InputError
+from synthmed.errors import InputError
 from synthmed.files import read_json, sha256_json
+from synthmed.locating import below, bids_subject, nifti_below, sibling_labels, unique_names, volumes
 from synthmed.matching import (
-    capture,
     find_column,
     match_names,
     numbers_where_possible,
     read_table,
-    stem,
     summary,
 )
 from synthmed.phantom import LABEL_NAMES, Phantom
@@ -30,7 +28,6 @@ LABEL_COLUMNS = ("label", "label_path", "mask", "segmentation", "seg")
 SUBJECT_COLUMNS = ("subject", "subject_id", "patient", "patient_id", "participant_id", "mrid")
 CASE_COLUMNS = ("case", "case_id", "volume", "file", "filename", "name", "image")
 _MODALITIES = {"mri": "MR", "mr": "MR", "t1": "MR", "t2": "MR", "flair": "MR", "ct": "CT", "pet": "PT", "pt": "PT"}
-_BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[0-9A-Za-z]+)(?=[_/]|$)")
 
 
 @dataclass(frozen=True)
@@ -66,14 +63,14 @@ def from_folder(root: Path, config: CohortConfig) -> Found:
         raise InputError(f"{root} is not a folder", next_step="Give the folder that holds the scans")
     default = next((name for name in ("imagesTr", "images") if (root / name).is_dir()), None)
     images_at = config.images or default or "."
-    labels_at = config.labels or _sibling_labels(root, images_at)
-    labels = _volumes(root, labels_at, "labels") if labels_at else {}
-    images = {n: file for n, file in _volumes(root, images_at, "images").items() if file not in set(labels.values())}
+    labels_at = config.labels or sibling_labels(root, images_at)
+    labels = volumes(root, labels_at, "labels") if labels_at else {}
+    images = {n: file for n, file in volumes(root, images_at, "images").items() if file not in set(labels.values())}
     pairs = match_names(images, labels)
     orphans = sorted(set(labels) - set(pairs.values()))
     notes = [f"{len(orphans)} labels have no image: {summary(orphans)}"] if orphans else []
     drafts = [
-        Draft(name, file, labels[pairs[name]] if name in pairs else None, _bids_subject(file.relative_to(root)))
+        Draft(name, file, labels[pairs[name]] if name in pairs else None, bids_subject(file.relative_to(root)))
         for name, file in images.items()
     ]
     return Found(drafts, notes=tuple(notes))
@@ -101,7 +98,7 @@ def from_decathlon(root: Path, config: CohortConfig) -> Found:
     for image in images:
         name = image.name.removesuffix(f"_0000{ending}")
         label = file.parent / "labelsTr" / f"{name}{ending}"
-        drafts.append(Draft(name, image, label if label.exists() else None, _bids_subject(Path(name))))
+        drafts.append(Draft(name, image, label if label.exists() else None, bids_subject(Path(name))))
     return Found(drafts, names, modality)
 
 
@@ -131,13 +128,13 @@ def from_csv(root: Path, config: CohortConfig) -> Found:
     blank = [str(n) for n, row in enumerate(rows, 2) if not row[image] or (subject and not row[subject])]
     if blank:
         raise InputError(f"{root} has {len(blank)} rows without image or subject", found=f"row {summary(blank)}")
-    images = [_below(root.parent, row[image]) for row in rows]
-    names = [row[case] for row in rows] if case else _unique_names(images)
+    images = [below(root.parent, row[image]) for row in rows]
+    names = [row[case] for row in rows] if case else unique_names(images)
     drafts = [
         Draft(
             name,
             file,
-            _below(root.parent, row[label]) if label and row[label] else None,
+            below(root.parent, row[label]) if label and row[label] else None,
             row[subject] if subject else None,
             covariates,
         )
@@ -205,7 +202,7 @@ def detect_format(root: Path) -> str:
         raise InputError(f"{root} is not a cohort", expected="a folder, a CSV or a dataset.json")
     if (root / "dataset.json").is_file():
         return _json_format(root / "dataset.json")
-    if next(_nifti_below(root), None) is not None:
+    if next(nifti_below(root), None) is not None:
         return "folder"
     if next((path for path in root.rglob("*") if path.is_file()), None) is None:
         raise InputError(f"{root} is empty", expected="NIfTI files, DICOM series or a dataset.json")
@@ -228,16 +225,16 @@ def _entries(file: Path, entries: list[Any]) -> list[Draft]:
     bad = [str(n) for n, entry in enumerate(entries) if not isinstance(entry, dict) or not _text(entry.get("image"))]
     if bad:
         raise InputError(f"{file} has {len(bad)} entries without one image", found=f"entry {summary(bad)}")
-    images = [_below(file.parent, entry["image"]) for entry in entries]
+    images = [below(file.parent, entry["image"]) for entry in entries]
     drafts = []
-    for name, image, entry in zip(_unique_names(images), images, entries, strict=True):
+    for name, image, entry in zip(unique_names(images), images, entries, strict=True):
         subject = find_column(list(entry), SUBJECT_COLUMNS)
         others = {
             key: value if isinstance(value, str) else float(value)
             for key, value in entry.items()
             if key not in ("image", "label", "fold", subject) and isinstance(value, (str, int, float))
         }
-        label = _below(file.parent, entry["label"]) if _text(entry.get("label")) else None
+        label = below(file.parent, entry["label"]) if _text(entry.get("label")) else None
         drafts.append(Draft(name, image, label, str(entry[subject]) if subject else None, others))
     return drafts
 
@@ -265,60 +262,6 @@ def _modality(name: object) -> str | None:
 
 def _majority(values: list[str]) -> str | None:
     return max(sorted(set(values)), key=values.count) if values else None
-
-
-def _sibling_labels(root: Path, images_at: str) -> str | None:
-    named = {"imagesTr": "labelsTr", "images": "labels", ".": "labels"}.get(images_at.rstrip("/"))
-    return named if named and (root / named).is_dir() else None
-
-
-def _nifti_below(folder: Path):  # type: ignore[no-untyped-def]
-    return (p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")) and p.is_file())
-
-
-def _volumes(root: Path, where: str, key: str) -> dict[str, Path]:
-    """Return the NIfTI files of a sub-folder, or of a glob, by the name that tells them apart."""
-    if any(sign in where for sign in "*?"):
-        files = sorted(p for p in root.glob(where) if p.is_file())
-        named = [(capture(where, p.relative_to(root).as_posix()) or stem(p.name), p) for p in files]
-    else:
-        folder = root / where
-        if not folder.is_dir():
-            raise ConfigError(f"cohort.{key}: there is no folder {folder}", next_step="Check cohort.path")
-        files = sorted(p for p in _nifti_below(folder) if not p.name.startswith("."))
-        named = list(zip(_unique_names(files), files, strict=True))
-    if not named:
-        raise InputError(f"No NIfTI file in {root / where}", expected="*.nii or *.nii.gz")
-    return _unique(named)
-
-
-def _unique(named: list[tuple[str, Path]]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for name, path in named:
-        if name in found:
-            raise InputError(f"Two files are both case {name}", found=f"{found[name]} and {path}")
-        found[name] = path
-    return found
-
-
-def _unique_names(files: list[Path]) -> list[str]:
-    """Return stems, with as many parent folders in front as tell every file from the others."""
-    names: list[str] = []
-    for depth in range(1, 1 + max((len(file.parts) for file in files), default=1)):
-        names = ["_".join([*file.parts[-depth:-1], stem(file.name)]).replace("/", "_") for file in files]
-        if len(set(names)) == len(files):
-            break
-    return names
-
-
-def _below(folder: Path, name: str) -> Path:
-    path = Path(name).expanduser()
-    return path if path.is_absolute() else folder / path
-
-
-def _bids_subject(path: Path) -> str | None:
-    match = _BIDS_SUBJECT.search(path.as_posix().removesuffix(path.suffix))
-    return match.group(1) if match else None
 
 
 def _series_name(series: Series) -> str:

@@ -1,0 +1,70 @@
+"""Finding the files of a cohort and naming its cases after them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthmed.errors import ConfigError, InputError
+from synthmed.matching import capture, stem
+
+_BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[0-9A-Za-z]+)(?=[_/]|$)")
+
+
+def sibling_labels(root: Path, images_at: str) -> str | None:
+    """Return the folder of labels that goes with a conventional folder of images, if it is there."""
+    named = {"imagesTr": "labelsTr", "images": "labels", ".": "labels"}.get(images_at.rstrip("/"))
+    return named if named and (root / named).is_dir() else None
+
+
+def nifti_below(folder: Path) -> Iterator[Path]:
+    """Yield the NIfTI files below a folder."""
+    return (p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")) and p.is_file())
+
+
+def volumes(root: Path, where: str, key: str) -> dict[str, Path]:
+    """Return the NIfTI files of a sub-folder, or of a glob, by the name that tells them apart."""
+    if any(sign in where for sign in "*?"):
+        files = sorted(p for p in root.glob(where) if p.is_file())
+        named = [(capture(where, p.relative_to(root).as_posix()) or stem(p.name), p) for p in files]
+    else:
+        folder = root / where
+        if not folder.is_dir():
+            raise ConfigError(f"cohort.{key}: there is no folder {folder}", next_step="Check cohort.path")
+        files = sorted(p for p in nifti_below(folder) if not p.name.startswith("."))
+        named = list(zip(unique_names(files), files, strict=True))
+    if not named:
+        raise InputError(f"No NIfTI file in {root / where}", expected="*.nii or *.nii.gz")
+    return _unique(named)
+
+
+def _unique(named: list[tuple[str, Path]]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name, path in named:
+        if name in found:
+            raise InputError(f"Two files are both case {name}", found=f"{found[name]} and {path}")
+        found[name] = path
+    return found
+
+
+def unique_names(files: list[Path]) -> list[str]:
+    """Return stems, with as many parent folders in front as tell every file from the others."""
+    names: list[str] = []
+    for depth in range(1, 1 + max((len(file.parts) for file in files), default=1)):
+        names = ["_".join([*file.parts[-depth:-1], stem(file.name)]).replace("/", "_") for file in files]
+        if len(set(names)) == len(files):
+            break
+    return names
+
+
+def below(folder: Path, name: str) -> Path:
+    """Return a path that a table names, relative to the table's folder."""
+    path = Path(name).expanduser()
+    return path if path.is_absolute() else folder / path
+
+
+def bids_subject(path: Path) -> str | None:
+    """Return ``sub-01`` from a path that follows the Brain Imaging Data Structure."""
+    match = _BIDS_SUBJECT.search(path.as_posix().removesuffix(path.suffix))
+    return match.group(1) if match else None
