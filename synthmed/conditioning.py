@@ -100,21 +100,28 @@ class Conditioning:
         scalars = tuple(_fit_scalar(name, covariates) for name in config.scalars)
         return cls(classes, scalars, _fit_strata(covariates, classes, scalars))
 
-    def encode(self, rows: Sequence[Row]) -> Tensor | None:
+    def encode(self, rows: Sequence[Row], *, strict: bool = True) -> Tensor | None:
         """Return conditions as float32, shape (N, D), or None where D is 0.
+
+        Parameters
+        ----------
+        rows : sequence of mappings
+        strict : bool
+            False codes a class or a gap that training never saw as zeros, for held-out patients who happen to have one.
 
         Raises
         ------
         ConfigError
-            If a row lacks a column, names an unknown class, or misses a value that training never missed.
+            If a row lacks a column or a scalar is not a number; if `strict`, also if a row names an unknown class or
+            misses a value that training never missed.
         """
         if not self.dimension:
             return None
         import torch
 
         encoded = [
-            [x for c in self.classes for x in _one_hot(c, row)]
-            + [x for s in self.scalars for x in _standardise(s, row)]
+            [x for c in self.classes for x in _one_hot(c, row, strict)]
+            + [x for s in self.scalars for x in _standardise(s, row, strict)]
             for row in rows
         ]
         return torch.tensor(encoded, dtype=torch.float32).reshape(len(rows), self.dimension)
@@ -220,9 +227,9 @@ def _stratum(values: tuple[str, ...] | None, share: float, z: np.ndarray) -> Str
     return Stratum(values, share, mean, tuple(tuple(float(x) for x in row) for row in cholesky))
 
 
-def _one_hot(covariate: ClassCovariate, row: Row) -> list[float]:
+def _one_hot(covariate: ClassCovariate, row: Row, strict: bool) -> list[float]:
     value = _text(_cell(row, covariate.name))
-    if value not in covariate.values:
+    if strict and value not in covariate.values:
         raise ConfigError(
             f"The covariate {covariate.name} has a class that no training case has",
             found=repr(value),
@@ -231,10 +238,10 @@ def _one_hot(covariate: ClassCovariate, row: Row) -> list[float]:
     return [float(value == known) for known in covariate.values]
 
 
-def _standardise(covariate: ScalarCovariate, row: Row) -> list[float]:
+def _standardise(covariate: ScalarCovariate, row: Row, strict: bool) -> list[float]:
     number = _number(row, covariate.name)
     missing = math.isnan(number)
-    if missing and not covariate.optional:
+    if strict and missing and not covariate.optional:
         raise ConfigError(
             f"A case lacks the covariate {covariate.name}", expected="a number, as every training case has one"
         )

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from synthmed.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
 from synthmed.config import SamplingConfig
+from synthmed.devices import resolve_device
 from synthmed.diffusion import PATHS, guided_denoiser, start_time
 from synthmed.errors import ConfigError
 from synthmed.files import sha256_json
@@ -130,8 +131,7 @@ def generate(
         Default: one a condition where conditions are given, else ``sampling.num_samples``.
     conditions : sequence of mappings, optional
         Covariates to ask for, taken in turn; by default drawn as in training (`Conditioning.draw`).
-    device : str
-        A torch device, or ``"auto"``: CUDA where there is one.
+    device : {"auto", "cpu", "cuda", "mps"}
 
     Returns
     -------
@@ -148,14 +148,7 @@ def generate(
     """
     if num_samples is not None and num_samples < 1:
         raise ConfigError("Too few volumes were asked for", found=str(num_samples), expected="at least 1")
-    where = _device(device)
-    autoencoder, denoiser = load_autoencoder(autoencoder_dir, where), load_denoiser(denoiser_dir, where)
-    if denoiser.autoencoder_digest != autoencoder.digest:
-        raise ConfigError(
-            f"The denoiser in {denoiser_dir} was trained on the latents of another autoencoder",
-            found=autoencoder.digest[:12],
-            expected=denoiser.autoencoder_digest[:12],
-        )
+    autoencoder, denoiser = _load(autoencoder_dir, denoiser_dir, resolve_device(device))
     order = Order(sampling, seed, conditions or None)
     count = num_samples or (len(conditions) if conditions else sampling.num_samples)
     return generate_volumes(autoencoder, denoiser, Path(out), order, count, progress=progress)
@@ -182,15 +175,15 @@ def generate_volumes(
     return out
 
 
-def _device(name: str) -> torch.device:
-    """Return the device of that name, checked by placing a number on it."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        message = str(error).splitlines()[0]
-        raise ConfigError(f"The device {name} cannot be used", found=message, expected="auto, cpu or cuda") from error
+def _load(autoencoder_dir: Path, denoiser_dir: Path, device: str) -> tuple[LoadedAutoencoder, LoadedDenoiser]:
+    autoencoder, denoiser = load_autoencoder(autoencoder_dir, device), load_denoiser(denoiser_dir, device)
+    if denoiser.autoencoder_digest != autoencoder.digest:
+        raise ConfigError(
+            f"The denoiser in {denoiser_dir} was trained on the latents of another autoencoder",
+            found=autoencoder.digest[:12],
+            expected=denoiser.autoencoder_digest[:12],
+        )
+    return autoencoder, denoiser
 
 
 def _latents(denoiser: LoadedDenoiser, order: Order, missing: Iterable[int]) -> Iterator[tuple[int, Tensor]]:

@@ -99,6 +99,15 @@ class TestEncode:
         with pytest.raises(ConfigError):
             Conditioning.fit(ROWS, CONFIG).encode([row])
 
+    def test_a_held_out_patient_with_a_new_class_is_coded_as_zeros(self) -> None:
+        encoded = Conditioning.fit(ROWS, CONFIG).encode([{"sex": "X", "age": ""}, ROWS[1]], strict=False)
+        assert encoded is not None
+        assert encoded.tolist() == [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+    def test_not_even_a_held_out_patient_may_lack_the_column(self) -> None:
+        with pytest.raises(ConfigError, match="There is no covariate age"):
+            Conditioning.fit(ROWS, CONFIG).encode([{"sex": "F"}], strict=False)
+
 
 class TestJson:
     def test_round_trip_through_text(self) -> None:
