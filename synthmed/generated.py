@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from synthmed.volume import Volume
 TABLE = "samples.csv"
 RECORD = "generation.json"
 DESCRIPTION = "SYNTHETIC"
-SMALLEST_INTEGER_RANGE = 255
 
 
 @dataclass(frozen=True)
@@ -120,17 +119,9 @@ def _csv(lines: Iterable[Sequence[Any]]) -> str:
 def write_pair(out: Path, name: str, image: Volume, label: Volume | None, space: Space) -> tuple[str, str]:
     """Write an image and its label; return their digests, "" for no label."""
     image_file, label_file = (out / folder / f"{name}.nii.gz" for folder in ("images", "labels"))
-    write_volume(image_file, image, dtype=image_type(space), description=DESCRIPTION)
+    write_volume(image_file, image, dtype=space.image_type, description=DESCRIPTION)
     if label is None:
         return sha256_file(image_file), ""
     small = max(space.label_values) <= np.iinfo(np.uint8).max
     write_volume(label_file, label, dtype="uint8" if small else "int16", description=DESCRIPTION)
     return sha256_file(image_file), sha256_file(label_file)
-
-
-def image_type(space: Space) -> Literal["int16", "float32"]:
-    """Return int16 where whole numbers resolve the range well (HU, 0 to 1000), else float32 (SUV)."""
-    low, high = space.intensity_range
-    limits = np.iinfo(np.int16)
-    whole = float(low).is_integer() and float(high).is_integer() and limits.min <= low and high <= limits.max
-    return "int16" if whole and high - low >= SMALLEST_INTEGER_RANGE else "float32"

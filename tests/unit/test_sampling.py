@@ -28,7 +28,6 @@ from synthmed.denoiser import build_denoiser
 from synthmed.errors import ConfigError, StorageError
 from synthmed.export.samples import parse_description, read_samples
 from synthmed.files import sha256_file
-from synthmed.generated import image_type
 from synthmed.sampling import generate, sample_latents, volume_seed
 from synthmed.space import Space
 
@@ -210,19 +209,6 @@ class TestOutput:
         assert [(row["label_sha256"], row["condition"]) for row in table(out)] == [("", "{}")] * 2
         assert nib.load(out / "images" / "synth_00001.nii.gz").get_data_dtype() == np.float32
         assert len(read_samples(out)) == 2
-
-    @pytest.mark.parametrize(
-        ("limits", "expected"),
-        [
-            ((0.0, 1000.0), "int16"),
-            ((-1024.0, 3071.0), "int16"),
-            ((0.0, 254.0), "float32"),
-            ((0.0, 1000.5), "float32"),
-            ((0.0, 65535.0), "float32"),
-        ],
-    )
-    def test_image_type_follows_the_range(self, limits: tuple[float, float], expected: str) -> None:
-        assert image_type(Space((8, 8, 8), (1.0, 1.0, 1.0), intensity_range=limits)) == expected
 
 
 class TestSameVolume:
