@@ -72,7 +72,7 @@ FAULTS = {
     "truncated": (_truncate, ["Fall ü 0"]),
     "NaN": (_nan, ["Fall ü 0", "NaN"]),
     "infinite": (_infinite, ["Fall ü 0"]),
-    "4D": (_four_d, ["Fall ü 0", "4D"]),
+    "4D": (_four_d, ["Fall ü 0", "three axes"]),
     "RGB": (_rgb, ["Fall ü 0", "RGB"]),
     "constant": (_constant, ["Fall ü 0", "constant"]),
     "missing label": (_no_label, ["Fall ü 0", "label"]),
