@@ -164,7 +164,8 @@ def from_dicom(root: Path, config: CohortConfig) -> Found:
     if skipped:
         reasons = sorted({item.reason for item in skipped})
         notes.append(f"{len(skipped)} files are in no series ({summary(reasons)})")
-    drafts = [Draft(_series_name(one), one, None, one.patient_id.strip() or None) for one in chosen]
+    names = _series_names(chosen)
+    drafts = [Draft(n, one, None, one.patient_id.strip() or None) for n, one in zip(names, chosen, strict=True)]
     return Found(drafts, modality=modality, notes=tuple(notes))
 
 
@@ -264,6 +265,8 @@ def _majority(values: list[str]) -> str | None:
     return max(sorted(set(values)), key=values.count) if values else None
 
 
-def _series_name(series: Series) -> str:
-    """Return a name that is the same wherever the series lies: the patient's and eight digits of its UIDs' hash."""
-    return f"{series.patient_id.strip() or 'unknown'}_{sha256_json([series.uid, series.part])[:8]}"
+def _series_names(series: list[Series]) -> list[str]:
+    """Name each series by its patient and eight digits of its UID's hash; copies in other folders are numbered."""
+    names = [f"{one.patient_id.strip() or 'unknown'}_{sha256_json([one.uid, one.part])[:8]}" for one in series]
+    repeats = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name}_{count + 1}" if count else name for name, count in zip(names, repeats, strict=True)]

@@ -50,12 +50,12 @@ def _unique(named: list[tuple[str, Path]]) -> dict[str, Path]:
 
 def unique_names(files: list[Path]) -> list[str]:
     """Return stems, with as many parent folders in front as tell every file from the others."""
-    names: list[str] = []
-    for depth in range(1, 1 + max((len(file.parts) for file in files), default=1)):
+    longest = max((len(file.parts) for file in files), default=1)
+    for depth in range(1, longest + 1):
         names = ["_".join([*file.parts[-depth:-1], stem(file.name)]).replace("/", "_") for file in files]
         if len(set(names)) == len(files):
-            break
-    return names
+            return names
+    return [stem(file.name) for file in files]
 
 
 def below(folder: Path, name: str) -> Path:

@@ -110,7 +110,7 @@ def to_network(image: Array, space: Space) -> Array:
     image : ndarray or Tensor, any shape, units of `Space.intensity_range`
     """
     low, high = space.intensity_range
-    return (image - low) * (2.0 / (high - low)) - 1.0  # type: ignore[operator, no-any-return, return-value]
+    return (image - low) / ((high - low) / 2.0) - 1.0  # type: ignore[operator, no-any-return, return-value]
 
 
 def from_network(image: Array, space: Space) -> Array:

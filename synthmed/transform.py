@@ -252,7 +252,10 @@ def _interpolate(
 def _rescale(array: Array, record: Record) -> Array:
     source_low, source_high = record.source_range
     low, high = record.intensity_range
-    unit = (np.clip(array, source_low, source_high) - source_low) / (source_high - source_low)
+    clipped = np.clip(array, source_low, source_high)
+    if (source_low, source_high) == (low, high):
+        return clipped
+    unit = (clipped - source_low) / (source_high - source_low)
     return np.asarray(unit * (high - low) + low, dtype=np.float32)
 
 
