@@ -16,12 +16,13 @@ from pydicom.uid import (
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
     MRImageStorage,
+    PositronEmissionTomographyImageStorage,
     generate_uid,
 )
 
 Edit = Callable[[int, Dataset], None]
 
-CLASSIC = {"CT": CTImageStorage, "MR": MRImageStorage}
+CLASSIC = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 ENHANCED = {"CT": EnhancedCTImageStorage, "MR": EnhancedMRImageStorage}
 
 

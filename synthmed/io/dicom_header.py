@@ -13,12 +13,13 @@ from typing import Any
 import pydicom
 from pydicom import uid as sop
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 
 MODALITIES = ("CT", "MR", "PT")
 
 PARSER_ERRORS = (
+    BytesLengthException,
     InvalidDicomError,
     OSError,
     EOFError,

@@ -8,10 +8,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import uid
 from pydicom.dataset import Dataset
 
 from synthmed.io.dicom_header import PARSER_ERRORS, Frame, load, without_warnings
 from synthmed.io.dicom_series import Series, refusal
+
+# GDCM, which pydicom would take first, ends the process on a damaged JPEG 2000 stream; these raise an error.
+_DECODERS = {
+    uid.JPEGBaseline8Bit: "pillow",
+    uid.JPEG2000Lossless: "pillow",
+    uid.JPEG2000: "pillow",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+}
 
 
 def read_pixels(series: Series, frames: Sequence[Frame]) -> NDArray[np.float32]:
@@ -43,6 +53,7 @@ def _stored(series: Series, path: Path) -> NDArray[np.generic]:
             dataset = load(path, pixels=True)
             _check_pixel_format(series, path, dataset)
             _check_unused_bits(series, path, dataset)
+            dataset.pixel_array_options(decoding_plugin=_DECODERS.get(dataset.file_meta.TransferSyntaxUID, ""))
             array = np.asarray(dataset.pixel_array)
         frames = array.reshape(int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns))
     except (*PARSER_ERRORS, RuntimeError) as error:

@@ -32,6 +32,7 @@ _PARSER_ERRORS = (
 )
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_EXACT_FLOAT32 = 2**24
+_LEAST_COSINE = 0.5
 
 
 def is_nifti(path: Path) -> bool:
@@ -193,11 +194,18 @@ def _affine(path: Path, image: nib.Nifti1Image) -> Affine:
                 expected="an invertible affine",
                 next_step="Convert it again from DICOM",
             )
-    if sform_code and qform_code and nib.aff2axcodes(sform) != nib.aff2axcodes(qform):
+    if sform_code and qform_code:
+        _check_forms_agree(path, sform, qform)
+    return affine
+
+
+def _check_forms_agree(path: Path, sform: Affine, qform: Affine) -> None:
+    """Refuse a flip or a swap between the two; a turn, as to a template, is legitimate and the sform's."""
+    first, second = (form[:3, :3] / np.linalg.norm(form[:3, :3], axis=0) for form in (sform, qform))
+    if ((first * second).sum(axis=0) < _LEAST_COSINE).any():
         raise InputError(
             f"{path} has two orientations",
             found=f"sform {''.join(nib.aff2axcodes(sform))}, qform {''.join(nib.aff2axcodes(qform))}",
             expected="one",
             next_step="Set the wrong one's code to 0",
         )
-    return affine

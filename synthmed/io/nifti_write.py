@@ -28,7 +28,8 @@ def write_volume(
     """Write a one-channel volume as NIfTI-1, the same bytes for the same volume.
 
     Voxels are rounded to nearest (half to even) and cast first, so that the file carries no scale factor.
-    The sform equals the qform, both with code 1; spacing is rounded to six decimals; units are mm; gzip carries
+    Sform and qform are the same affine, both with code 1, though the header's float32 quaternion holds turns of nearly
+    180 degrees (LPS) to 2e-4 rad only; spacing is rounded to six decimals; units are mm; gzip carries
     neither time nor file name. The file is whole or absent.
 
     Parameters
@@ -69,8 +70,8 @@ def _encode(data: NDArray[np.generic], affine: Affine, description: str) -> byte
         )
     image = nib.Nifti1Image(data, affine)
     header = image.header
+    image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
-    image.set_sform(header.get_qform(), code=1)
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode("ascii")
     content: bytes = image.to_bytes()

@@ -50,7 +50,7 @@ def test_a_supine_axial_series_has_the_affine_computed_by_hand(tmp_path: Path) -
     np.testing.assert_array_equal(volume.array[0], voxels().astype(np.float32) - 1024)
 
 
-@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
 @pytest.mark.parametrize("position", POSITIONS)
 def test_classic_series_in_every_patient_position(tmp_path: Path, position: str, modality: str) -> None:
     grid = rotated(*POSITIONS[position])
@@ -117,6 +117,16 @@ def test_lossless_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
     for path in write_classic(tmp_path, stored=voxels(16, 12, 4)):
         recode_file(path, getattr(gdcm.TransferSyntax, syntax))
     np.testing.assert_array_equal(read_volume(tmp_path).array[0], voxels(16, 12, 4).astype(np.float32) - 1024)
+
+
+def test_a_syntax_without_a_decoder_is_refused_by_name(tmp_path: Path) -> None:
+    for path in write_classic(tmp_path, stored=voxels(16, 12, 4)):
+        recode_file(path, gdcm.TransferSyntax.JPEG2000Lossless)
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
+        data.save_as(path)
+    with pytest.raises(InputError, match=r"Cannot decode.*(High-Throughput|HTJ2K)"):
+        read_volume(tmp_path)
 
 
 def test_jpeg_baseline(tmp_path: Path) -> None:
@@ -325,6 +335,24 @@ def test_refuses_a_truncated_file_in_every_syntax(tmp_path: Path, syntax: str | 
     paths[1].write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(InputError, match=paths[1].name):
         read_volume(tmp_path)
+
+
+def test_a_damaged_jpeg_2000_stream_does_not_end_the_process(tmp_path: Path) -> None:
+    paths = write_classic(tmp_path, stored=voxels(32, 24, 3))
+    recode_file(paths[1], gdcm.TransferSyntax.JPEG2000Lossless)
+    whole = paths[1].read_bytes()
+    start = whole.rfind(b"\xff\x4f\xff\x51")  # start of codestream, image size
+    messages = []
+    for offset in range(4, 100, 2):
+        damaged = bytearray(whole)
+        damaged[start + offset] ^= 0xFF
+        paths[1].write_bytes(damaged)
+        try:
+            assert read_volume(tmp_path).shape == (32, 24, 3)
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert all(paths[1].name in message for message in messages)
 
 
 # Grouping.

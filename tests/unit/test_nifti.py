@@ -210,6 +210,15 @@ def test_sform_comes_first_and_qform_alone_is_enough(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_volume(tmp_path / "q.nii").affine, OBLIQUE, atol=1e-5)
 
 
+def test_a_turn_between_sform_and_qform_is_no_fault(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(_ramp(), OBLIQUE)
+    turned = np.diag([0.5, 1.25, 3.0, 1.0])  # 30 degrees from OBLIQUE, as a template's space may be
+    image.set_sform(turned, code=4)
+    image.set_qform(OBLIQUE, code=1)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii").affine, turned, atol=1e-6)
+
+
 def test_a_path_with_spaces_and_umlauts(tmp_path: Path) -> None:
     path = _save(tmp_path / "Jürgens Scäns" / "头 1.NII.GZ", _ramp())
     np.testing.assert_array_equal(read_volume(str(path)).array[0], _ramp())
@@ -258,6 +267,13 @@ def _mirrored_qform(path: Path) -> None:
     nib.save(image, path)
 
 
+def _swapped_qform(path: Path) -> None:
+    image = nib.Nifti1Image(_ramp(), np.eye(4))
+    image.set_sform(np.eye(4), code=1)
+    image.set_qform(np.array([[0, 1.0, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]]), code=1)
+    nib.save(image, path)
+
+
 def _sform_row(row: int, values: list[float]):
     def make(path: Path) -> None:
         raw = bytearray(gzip.decompress(_save(path, _ramp(), qform=0).read_bytes()))
@@ -302,6 +318,7 @@ BAD = {
     "singular sform": (_sform_row(1, [0, 0, 0, 0]), "unusable sform"),
     "NaN in the sform": (_sform_row(0, [np.nan, 0, 0, 0]), "unusable sform"),
     "mirrored qform": (_mirrored_qform, "two orientations; found sform RAS, qform LAS"),
+    "swapped qform": (_swapped_qform, "two orientations; found sform RAS, qform ARI"),
     "metres": (_array(_ramp(), xyzt_units=1), "xyzt_units meter"),
 }
 
