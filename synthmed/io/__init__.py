@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from synthmed.errors import InputError
+from synthmed.io.dicom import read_folder
 from synthmed.io.nifti import is_nifti, read_nifti, read_nifti_label
 from synthmed.io.nifti_write import write_volume
 from synthmed.volume import Volume
@@ -28,9 +29,6 @@ def read_volume(path: Path | str) -> Volume:
     """
     path = Path(path)
     if os.path.isdir(path):
-        # pydicom costs a third of a second to import, which readers of NIfTI need not pay.
-        from synthmed.io.dicom import read_folder
-
         return read_folder(path)
     return read_nifti(_existing_nifti(path))
 
