@@ -16,7 +16,10 @@ from synthmed.matching import summary
 from synthmed.staging import Entry, Staging
 
 NEAR = 0.995
-"""Correlation of thumbnails from which two scans count as near-duplicates."""
+"""Correlation of thumbnails from which two scans count as near-duplicates.
+
+The two likest people reach 0.988 among 140 whole heads (IXI, 2 mm), 0.961 among 216 hippocampus crops.
+"""
 THUMBNAIL = 24
 """Longest side of a thumbnail, voxels."""
 

@@ -117,6 +117,18 @@ def test_labels_keep_their_values_and_what_the_grid_cuts_is_counted() -> None:
     assert done.label_voxels_cut == 1
 
 
+def test_labels_are_never_mixed_by_resampling() -> None:
+    label = np.zeros((1, 8, 8, 8), dtype=np.float32)
+    label[0, 2:5] = 205
+    done = preprocess(ramp(8), Volume(label, np.eye(4)), with_range(grid=[8, 8, 8], spacing=[0.7, 1, 1.3]))
+    assert done.label is not None
+    assert np.unique(done.label.array).tolist() == [0, 205]
+    back = restore(done.label.array, done.record, nearest=True)
+    assert np.unique(back.array).tolist() == [0, 205]
+    # Along the first axis 8 voxels of 0.7 mm cover the middle 5.6 of 8 mm.
+    assert np.array_equal(back.array[0, 2:6, 3, 3], label[0, 2:6, 3, 3])
+
+
 @pytest.mark.parametrize(
     ("image", "label", "message"),
     [
