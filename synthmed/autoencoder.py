@@ -11,7 +11,6 @@ import math
 import torch
 from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
-from torch.nn import functional
 
 from synthmed.config import AutoencoderConfig
 from synthmed.errors import ConfigError, InputError
@@ -281,23 +280,3 @@ def _check(config: AutoencoderConfig, block_values: int) -> None:
 def _zero(module: nn.Module, bias: float = 0.0) -> None:
     for name, parameter in module.named_parameters():
         nn.init.constant_(parameter, bias if name.endswith("bias") else 0.0)
-
-
-def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(mean, variance) || N(0, 1)) a latent value, averaged (Kingma, Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
-
-
-def edge_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean absolute error of finite differences along the three axes."""
-    error = found - wanted
-    return torch.stack([error.diff(dim=axis).abs().mean() for axis in (2, 3, 4)]).mean()
-
-
-def label_loss(logits: Tensor, onehot: Tensor) -> Tensor:
-    """Return cross-entropy plus soft Dice loss over the classes (Milletari et al. 2016, doi 10.1109/3DV.2016.79)."""
-    crossing = functional.cross_entropy(logits, onehot)
-    shares = logits.softmax(dim=1)
-    overlap = (shares * onehot).sum(dim=(0, 2, 3, 4))
-    total = (shares + onehot).sum(dim=(0, 2, 3, 4))
-    return crossing + 1.0 - ((2 * overlap + 1.0) / (total + 1.0)).mean()

@@ -10,9 +10,10 @@ import torch
 from lightning_fabric import Fabric
 from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from synthmed.augmentation import augment, draw_augmentation
-from synthmed.autoencoder import edge_loss, gaussian_kl, label_loss, one_hot
+from synthmed.autoencoder import one_hot
 from synthmed.config import AutoencoderConfig, TrainingConfig
 from synthmed.prepared import PreparedSplit
 
@@ -29,6 +30,26 @@ def reconstruction_loss(
     if logits is not None and onehot is not None:
         loss = loss + config.label_weight * label_loss(logits.float(), onehot)
     return loss
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return KL(N(mean, variance) || N(0, 1)) a latent value, averaged (Kingma, Welling 2014, appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
+
+
+def edge_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean absolute error of finite differences along the three axes."""
+    error = found - wanted
+    return torch.stack([error.diff(dim=axis).abs().mean() for axis in (2, 3, 4)]).mean()
+
+
+def label_loss(logits: Tensor, onehot: Tensor) -> Tensor:
+    """Return cross-entropy plus soft Dice loss over the classes (Milletari et al. 2016, doi 10.1109/3DV.2016.79)."""
+    crossing = functional.cross_entropy(logits, onehot)
+    shares = logits.softmax(dim=1)
+    overlap = (shares * onehot).sum(dim=(0, 2, 3, 4))
+    total = (shares + onehot).sum(dim=(0, 2, 3, 4))
+    return crossing + 1.0 - ((2 * overlap + 1.0) / (total + 1.0)).mean()
 
 
 def autoencoder_loss(

@@ -22,7 +22,7 @@ from synthmed.devices import make_fabric
 from synthmed.diffusion import PATHS, holdout_loss, training_loss
 from synthmed.errors import ConfigError
 from synthmed.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
-from synthmed.loop import Outcome, Task, fit, seeded, step_generator
+from synthmed.loop import Outcome, Task, fit
 from synthmed.objectives import (
     AUTOENCODER_MEASUREMENTS,
     Adversary,
@@ -32,6 +32,7 @@ from synthmed.objectives import (
 )
 from synthmed.prepared import PreparedSplit, load_space, load_split
 from synthmed.resume import CHECKPOINT
+from synthmed.schedule import seeded, step_generator
 from synthmed.space import Space
 
 _EVALUATED_LATENTS = 64

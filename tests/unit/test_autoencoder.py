@@ -9,16 +9,14 @@ from hypothesis import strategies as st
 
 from synthmed.autoencoder import (
     build_autoencoder,
-    edge_loss,
-    gaussian_kl,
     haar,
     inverse_haar,
-    label_loss,
     one_hot,
     principal_axes,
 )
 from synthmed.config import AutoencoderConfig
 from synthmed.errors import ConfigError, InputError
+from synthmed.objectives import edge_loss, gaussian_kl, label_loss
 
 SMALL = AutoencoderConfig(channels=(16, 16), latent_channels=12)
 

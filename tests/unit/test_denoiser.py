@@ -7,7 +7,7 @@ from synthmed.augmentation import AUGMENTATION_DIM
 from synthmed.config import DenoiserConfig
 from synthmed.denoiser import build_denoiser, time_features
 from synthmed.errors import ConfigError, InputError
-from synthmed.loop import seeded
+from synthmed.schedule import seeded
 from synthmed.transformer import grid_positions
 
 TRANSFORMER = DenoiserConfig(width=64, depth=2, num_head_channels=32)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_runs import SPACE, blobs, small_config
 from torch import nn
 
-from synthmed import loop
+from synthmed import loop, schedule
 from synthmed.augmentation import AUGMENTATION_DIM, ROTATION, SHIFT, augment, draw_augmentation
 from synthmed.checkpoint import load_autoencoder, load_denoiser
 from synthmed.config import TrainingConfig
@@ -30,35 +30,35 @@ TRAIN, HOLDOUT = blobs(6, seed=1), blobs(3, seed=2)
 
 def test_learning_rate_by_hand():
     s = TrainingConfig(max_steps=110, warmup_steps=10, learning_rate=2.0)
-    rates = [loop.learning_rate(s, step) for step in (0, 4, 9, 10, 60, 110)]
+    rates = [schedule.learning_rate(s, step) for step in (0, 4, 9, 10, 60, 110)]
     assert rates == pytest.approx([0.2, 1.0, 2.0, 2.0, 1.0, 0.0], abs=1e-12)
 
 
 def test_ema_decay_by_hand():
     s = TrainingConfig(ema_decay=0.9)
-    assert [loop.ema_decay(s, step) for step in (0, 8, 1000)] == pytest.approx([0.1, 0.5, 0.9])
+    assert [schedule.ema_decay(s, step) for step in (0, 8, 1000)] == pytest.approx([0.1, 0.5, 0.9])
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 9))
 def test_every_case_is_seen_once_an_epoch(count, batch_size, seed):
-    seen = torch.cat([loop.batch_indices(count, batch_size, seed, step) for step in range(count)])
+    seen = torch.cat([schedule.batch_indices(count, batch_size, seed, step) for step in range(count)])
     for epoch in seen[: batch_size * count].view(batch_size, count):
         assert sorted(epoch.tolist()) == list(range(count))
 
 
 def test_the_order_depends_on_the_seed_and_the_epoch():
-    first, second, other = (loop.batch_indices(50, 50, s, e).tolist() for s, e in ((0, 0), (0, 1), (1, 0)))
+    first, second, other = (schedule.batch_indices(50, 50, s, e).tolist() for s, e in ((0, 0), (0, 1), (1, 0)))
     assert first != second
     assert first != other
-    assert first == loop.batch_indices(50, 50, 0, 0).tolist()
+    assert first == schedule.batch_indices(50, 50, 0, 0).tolist()
 
 
 def test_seeded_leaves_the_global_generator_as_it_was():
     before = torch.get_rng_state()
-    with loop.seeded(3):
+    with schedule.seeded(3):
         a = torch.rand(1)
-    with loop.seeded(3):
+    with schedule.seeded(3):
         b = torch.rand(1)
     assert torch.equal(a, b)
     assert torch.equal(before, torch.get_rng_state())
@@ -409,7 +409,7 @@ def test_bf16_gradients_of_the_autoencoder_agree_with_float32():
     from synthmed.autoencoder import build_autoencoder
 
     gradients = []
-    with loop.seeded(0):
+    with schedule.seeded(0):
         model = build_autoencoder(small_config(autoencoder={"channels": [16, 16, 16]}).autoencoder, 1)
         image = torch.randn(2, 1, 24, 32, 24)
         noise = torch.randn(2, 8, 3, 4, 3)
