@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
 from synthmed.cohort import Cohort, read_cohort
 from synthmed.config import CohortConfig, Config, parse_config
@@ -195,7 +196,7 @@ def _why_normalised(modality: str, settings: Mapping[str, Any]) -> str:
 
 def _measure_all(cohort: Cohort) -> list[Facts]:
     facts, bad = [], {}
-    for case in cohort.cases:
+    for case in tqdm(cohort.cases, desc="look", unit="case", disable=None):
         try:
             facts.append(measure(*case.read()))
         except InputError as error:
