@@ -280,8 +280,8 @@ def _check_labels(cases: list[Case]) -> None:
 
 
 def _modality(found: Found, config: CohortConfig) -> tuple[str, list[str]]:
-    if "modality" not in config.model_fields_set:
-        return found.modality or config.modality, []
+    if config.modality is None:
+        return found.modality or "MR", []
     if found.modality not in (None, config.modality):
         return config.modality, [f"the files say {found.modality}; the configuration's {config.modality} was taken"]
     return config.modality, []

@@ -45,7 +45,7 @@ class CohortConfig(_Section):
     labels: str | None = Field(None, description="folder format: sub-folder or glob of the labels")
     subjects: str | None = Field(None, description="CSV in `path` that maps a volume to its patient")
     covariates: str | None = Field(None, description="CSV in `path` with one row a case or patient")
-    modality: Modality = "MR"
+    modality: Modality | None = Field(None, description="default: what the files say, else MR")
     label_names: dict[int, str] = Field(default_factory=dict, description="label value -> structure")
     holdout_fraction: float = Field(0.35, gt=0.0, lt=0.9)
     phantom: PhantomConfig = PhantomConfig()

@@ -149,7 +149,7 @@ def from_dicom(root: Path, config: CohortConfig) -> Found:
 
     series, skipped = scan(root)
     modality = _majority([one.modality for one in series])
-    wanted = config.modality if "modality" in config.model_fields_set else modality
+    wanted = config.modality or modality
     chosen = [one for one in series if one.modality == wanted]
     notes = []
     if len(chosen) < len(series):

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cohorts import mask, save, scan, write_decathlon, write_folder, write_table
 
 from synthmed.case import Case, Cohort
 from synthmed.cohort import format_fingerprint, list_source, read_cohort, split_by_subject
-from synthmed.config import CohortConfig
+from synthmed.config import CohortConfig, dump_config, parse_config
 from synthmed.errors import ConfigError, InputError
 from synthmed.fingerprint import fingerprint, measure
 from synthmed.matching import capture, match_names, numbers_where_possible, read_table
@@ -258,6 +259,13 @@ def test_modality_comes_from_the_files_unless_it_is_said(tmp_path: Path) -> None
     said = read(root, modality="MR")
     assert said.modality == "MR"
     assert "the files say CT; the configuration's MR was taken" in said.notes
+
+
+def test_a_saved_configuration_reads_the_same_cohort(tmp_path: Path) -> None:
+    config = parse_config({"cohort": {"path": str(write_decathlon(tmp_path))}})
+    again = parse_config(yaml.safe_load(dump_config(config)))
+    assert read_cohort(again.cohort) == read_cohort(config.cohort)
+    assert read_cohort(again.cohort).modality == "CT"
 
 
 def test_the_listing_changes_with_files_and_tables_only(tmp_path: Path) -> None:
