@@ -143,6 +143,27 @@ def test_a_label_changed_with_forged_checksums_and_gate(release: Path) -> None:
     assert problems(release) == ["audit/gate.json: the released labels are not those approved"]
 
 
+def test_an_image_changed_with_a_wholly_forged_gate_is_not_what_was_audited(release: Path) -> None:
+    write_volume(release / IMAGE, Volume(phantom_image(9)[None], oblique_affine()))
+
+    def forge(gate: dict) -> None:  # type: ignore[type-arg]
+        gate["released"][IMAGE] = gate["approved"]["images"]["synthetic_0002"] = digest(release / IMAGE)
+
+    edit(release / "audit" / "gate.json", forge)
+    renew_sums(release)
+    assert problems(release) == ["audit/gate.json: its images are not those that were audited"]
+
+
+def test_a_relabelled_release_keeps_as_many_labels(tmp_path: Path) -> None:
+    samples = make_samples(tmp_path / "generate", labels=(1, 17))
+    release = Made(samples, make_audit(tmp_path / "audit", samples)).release(tmp_path / "release")
+    assert verify(release) == []
+    (release / LABEL).unlink()
+    edit(release / "audit" / "gate.json", lambda gate: gate["released"].pop(LABEL))
+    renew_sums(release)
+    assert problems(release) == ["audit/gate.json: there are not as many labels as were approved"]
+
+
 def test_an_added_case_with_forged_checksums(release: Path) -> None:
     shutil.copy(release / IMAGE, release / "nifti/imagesTr/synthetic_0099_0000.nii.gz")
     renew_sums(release)
