@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,17 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write six labelled samples and a passing audit of them, once."""
+    folder = tmp_path_factory.mktemp("pristine")
+    make_audit(folder / "audit", make_samples(folder / "generate"))
+    return folder
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    """Write six labelled samples and a passing audit of them."""
-    samples = make_samples(tmp_path / "generate")
-    return Made(samples, make_audit(tmp_path / "audit", samples))
+def made(pristine: Path, tmp_path: Path) -> Made:
+    """Copy the samples and their audit, for a test to do with as it likes."""
+    for name in ("generate", "audit"):
+        shutil.copytree(pristine / name, tmp_path / name)
+    return Made(tmp_path / "generate", tmp_path / "audit")

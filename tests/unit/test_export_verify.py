@@ -19,9 +19,15 @@ from synthmed.volume import Volume
 IMAGE, LABEL = "nifti/imagesTr/synthetic_0002_0000.nii.gz", "nifti/labelsTr/synthetic_0002.nii.gz"
 
 
+@pytest.fixture(scope="module")
+def released(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = Made(pristine / "generate", pristine / "audit")
+    return made.release(tmp_path_factory.mktemp("released") / "release")
+
+
 @pytest.fixture
-def release(made: Made, tmp_path: Path) -> Path:
-    return made.release(tmp_path / "release")
+def release(released: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(released, tmp_path / "release"))
 
 
 def renew_sums(release: Path) -> None:
