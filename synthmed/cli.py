@@ -41,7 +41,7 @@ Images = Annotated[str | None, typer.Option(help="Sub-folder or glob of the imag
 Labels = Annotated[str | None, typer.Option(help="Sub-folder or glob of the labels.")]
 Subjects = Annotated[str | None, typer.Option(help="CSV in the folder that maps a volume to its patient.")]
 Covariates = Annotated[str | None, typer.Option(help="CSV in the folder with one row a case or patient.")]
-Modality = Annotated[str, typer.Option(help="MR, CT or PT.")]
+Modality = Annotated[str | None, typer.Option(help="MR, CT or PT [default: what the files say, else MR].")]
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def plan(
     labels: Labels = None,
     subjects: Subjects = None,
     covariates: Covariates = None,
-    modality: Modality = "MR",
+    modality: Modality = None,
 ) -> None:
     """Propose a configuration for a cohort.
 
@@ -143,7 +143,7 @@ def prepare(
     labels: Labels = None,
     subjects: Subjects = None,
     covariates: Covariates = None,
-    modality: Modality = "MR",
+    modality: Modality = None,
     quiet: Quiet = False,
 ) -> None:
     """Read a cohort and split it by patient.

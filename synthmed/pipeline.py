@@ -129,8 +129,8 @@ def _generate(run: Run, out: Path, progress: bool) -> None:
 def _evaluate(run: Run, out: Path, progress: bool) -> None:
     from synthmed.evaluation import evaluate
 
-    inputs = [run.stage(name) for name in ("prepare", "autoencoder", "denoiser", "generate")]
-    evaluate(run.config, *inputs, out, progress=progress)
+    prepared, autoencoder, denoiser = (run.stage(name) for name in ("prepare", "autoencoder", "denoiser"))
+    evaluate(run.config, prepared, autoencoder, denoiser, run.stage("generate"), out, progress=progress)
 
 
 def _audit(run: Run, out: Path, progress: bool) -> None:
