@@ -172,7 +172,7 @@ class ExportConfig(_Section):
 
     formats: tuple[Literal["nifti"], ...] = ("nifti",)
     title: str = "Synthetic cohort"
-    license: str = "see DATA CARD"
+    license: str = "not stated: ask the publisher"
     source_statement: str = "A private cohort; the scans themselves are not part of this release."
 
 

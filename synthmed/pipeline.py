@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,6 +152,8 @@ def _audit(run: Run, out: Path, progress: bool) -> None:
 def _export(run: Run, out: Path, progress: bool) -> None:
     from synthmed.export import approve, export
 
+    # A kill between the release's rename and the manifest leaves a release that no manifest vouches for.
+    shutil.rmtree(out / "release", ignore_errors=True)
     samples, audit = run.stage("generate"), run.stage("audit") / "release"
     approval = approve(samples, audit / "report.json", run.config.audit.policy)
     export(samples, approval, out / "release", config=run.config.export, audit_dir=audit)
