@@ -212,7 +212,8 @@ def _doubts(m: _Measured, limits: Mapping[str, float]) -> list[str]:
 def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
     return (
         f"No evidence of copying or membership in {m['samples']:.0f} distinct samples:"
-        f" {m['identity_matches']:.0f} identity matches (at {limits['confidence']:.0%} confidence at most {m['copy_rate_upper']:.1%} of all samples),"
+        f" {m['identity_matches']:.0f} identity matches (at {limits['confidence']:.0%} confidence at most"
+        f" {m['copy_rate_upper']:.1%} of all samples),"
         f" permutation p = {m['membership_p']:.2g}, {m['recall']:.1%} of the planted copies found"
     )
 

@@ -1,0 +1,20 @@
+"""The attacks: each turns the evidence into measurements, and where it can, into a word on each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from privacy.attacks.copying import copying
+from privacy.attacks.identity import identity
+from privacy.attacks.membership import membership
+from privacy.attacks.result import AttackResult
+from privacy.evidence import Evidence
+from privacy.policy import Policy
+
+Attack = Callable[[Evidence, Policy, np.random.Generator], AttackResult]
+
+ATTACKS: dict[str, Attack] = {"copying": copying, "identity": identity, "membership": membership}
+
+__all__ = ["ATTACKS", "Attack", "AttackResult"]

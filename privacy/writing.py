@@ -1,0 +1,171 @@
+"""Write the two records of an audit; the release's JSON comes last, so that a killed audit leaves none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from privacy.drawing import draw_pair
+from privacy.errors import UsageError
+from privacy.report import AuditReport, Findings
+
+COLUMNS = ("file", "score", "similarity", "holdout_similarity", "p_value", "flag", "nearest_patient", "nearest_scan")
+CLOSEST = 4  # pairs drawn even when nothing is flagged
+MOST_DRAWN = 50
+
+
+def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
+    """Write ``steward/`` and ``release/`` under `out`, in place of those of an earlier audit.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be written.
+    """
+    steward, release = out / "steward", out / "release"
+    try:
+        for folder in (release, steward):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        _write_pairs(report, findings, steward / "pairs")
+        _write(steward / "samples.csv", _table(report.samples))
+        _write(steward / "report.md", steward_markdown(report))
+        _write(steward / "report.json", _json(report.steward))
+        _write(release / "report.md", release_markdown(report.release))
+        _write(release / "report.json", _json(report.release))
+    except OSError as error:
+        raise UsageError(f"Cannot write the reports to {out}", found=error.strerror or str(error)) from error
+
+
+def release_markdown(release: dict[str, Any]) -> str:
+    """Say in plain words what was measured and what follows from it; names nobody."""
+    m, power, limits = release["measurements"], release["power"], release["policy"]["thresholds"]
+    thresholds = "\n".join(f"| {key} | {value:g} |" for key, value in limits.items())
+    disguises = "\n".join(f"| {name} | {value:.0%} |" for name, value in power["by_disguise"].items())
+    return f"""# Privacy audit: {release["verdict"]}
+
+{_bullets(release["reasons"])}
+
+This is evidence about copying, identity and membership as far as this audit could see. It does not show that nobody
+can ever be recognised.
+
+| set | scans | patients |
+|---|---|---|
+| training | {release["train"]["n_scans"]} | {release["train"]["n_patients"]} |
+| held out | {release["holdout"]["n_scans"]} | {release["holdout"]["n_patients"]} |
+| synthetic | {release["synthetic"]["n"]} ({m["samples"]} distinct) | |
+
+## Is a sample recognisably one training patient?
+
+{m["identity_matches"]} of {m["samples"]} distinct samples reach tau_id = {m["tau_id"]:.3f} (95 % interval
+{m["tau_id_interval"][0]:.3f} to {m["tau_id_interval"][1]:.3f}): they resemble one patient so much more than every
+other that at most {limits["false_match_rate"]:.1%} of honest sets would hold one such sample. The largest score is
+{m["largest_margin"]:.3f}; {m["null_matches"]} of {m["null_scans"]} held-out scans reach tau_id. At most
+{m["copy_rate_upper"]:.2%} of all samples from this source match, at {limits["confidence"]:.0%} confidence. Training
+matches exceed held-out ones by {m["match_excess"]:.2%} (bound {m["match_excess_upper"]:.2%}).
+
+## Do samples resemble training more than held-out patients do?
+
+{m["flagged"]} samples are flagged for a look at a false discovery rate of {limits["fdr"]:.0%};
+{m["share_above_tau_null"]:.1%} exceed tau_null = {m["tau_null"]:.3f}, which 5 % of held-out patients exceed. This
+filters samples; it does not decide the verdict.
+
+## Does the set tell who was in training?
+
+Of the samples' nearest patients {m["member_share"][0]:.1%} were in training; {m["member_share_expected"]:.1%} are
+expected by chance. Permutation by patient, over {len(m["member_share"])} depths with Holm's correction:
+p = {m["membership_p"]:.3g}. This test could have seen {m["membership_smallest_patients"]} copied patients or more, if
+nothing else were in the set.
+
+## What could this audit have seen?
+
+It planted {power["planted"]} copies of training scans and found {power["found"]} by the same search and threshold:
+recall {power["recall"]:.1%}, at least {power["recall_lower"]:.1%}. A set of this size in which
+{power["smallest_detectable_copies"]} samples ({power["smallest_detectable_rate"]:.2%}) are such copies would have been
+refused, at {limits["confidence"]:.0%} confidence.
+
+| disguise | found |
+|---|---|
+{disguises}
+
+Comparison: {release["space"]["method"]}; voxels of {release["space"]["voxel_mm"]:.2f} mm.
+
+## Policy `{release["policy"]["name"]}`
+
+| threshold | value |
+|---|---|
+{thresholds}
+
+## Sources
+
+{_bullets(release["citations"])}
+"""
+
+
+def steward_markdown(report: AuditReport) -> str:
+    """List the pairs by name, then what was merged and purged."""
+    steward = report.steward
+    rows = [row for row in report.samples if row["flag"]] or report.samples[:CLOSEST]
+    lines = ["| " + " | ".join(str(row[key]) for key in COLUMNS) + " |" for row in rows]
+    merged = [" = ".join(group) for group in steward["merged_patients"]]
+    return "\n".join(
+        [
+            f"# Steward's record: {report.verdict}",
+            "",
+            "This record names patients and files and shows their scans. It stays home.",
+            "",
+            _bullets(report.reasons),
+            "",
+            "## Flagged samples" if any(row["flag"] for row in rows) else "## Closest samples; none is flagged",
+            "",
+            "`match` reaches tau_id; `look` is flagged at the false discovery rate. Pairs are drawn in `pairs/`.",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + "---|" * len(COLUMNS),
+            *lines,
+            "",
+            "## Real scans",
+            "",
+            "Held-out patients that occur in training, left out: "
+            + (", ".join(steward["purged_holdout_patients"]) or "none"),
+            "",
+            "Identifiers that are one patient: " + ("; ".join(merged) or "none"),
+            "",
+        ]
+    )
+
+
+def _write_pairs(report: AuditReport, findings: Findings, folder: Path) -> None:
+    folder.mkdir()
+    wanted = [row for row in report.samples if row["flag"]][:MOST_DRAWN]
+    seen = {row["row"] for row in wanted}
+    wanted += [row for row in report.samples if row["row"] not in seen][: max(0, CLOSEST - len(wanted))]
+    for number, row in enumerate(wanted, 1):
+        draw_pair(findings, row, folder / f"{number:03d}.png")
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _bullets(items: list[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".part-{path.name}")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
