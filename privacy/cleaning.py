@@ -117,7 +117,7 @@ def _against_others(real: RealScans, coarse: Coarse, rows: NDArray[np.int64]) ->
     index = torch.from_numpy(rows)
     part = Features(*(field[index] for field in (real.features.intensity, real.features.fine, real.features.coarse)))
     found = Coarse(coarse.score[index], coarse.pose[index], coarse.shift[index])
-    return refine(part, real.gallery, found, allowed)
+    return refine(part, real.gallery, found, [allowed])[0]
 
 
 def _assign(matches: Matches, rows: NDArray[np.int64], new: Matches) -> None:

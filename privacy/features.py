@@ -112,7 +112,7 @@ def to_grid(volume: Array, spacing: tuple[float, ...], step: float, shape: tuple
     return ndimage.affine_transform(smooth, factor, offset, output_shape=shape, order=1, mode="constant")
 
 
-def normalise_locally(volume: Tensor, mask: Tensor, outer: float) -> Tensor:
+def normalise_locally(volume: Tensor, mask: Tensor, inner: float, outer: float) -> Tensor:
     """Return (smoothed - local mean) / local standard deviation over the mask, 0 outside.
 
     Means are Gaussian and taken over the mask only, so that the edge of the content leaves no trace.
@@ -120,11 +120,11 @@ def normalise_locally(volume: Tensor, mask: Tensor, outer: float) -> Tensor:
     Parameters
     ----------
     volume, mask : Tensor, shape (n, D, H, W)
-    outer : float
-        Width of the neighbourhood, voxels.
+    inner, outer : float
+        Widths of the smoothing and of the neighbourhood, voxels.
     """
-    near, far = _blur(mask, INNER).clamp_min(1e-3), _blur(mask, outer).clamp_min(1e-3)
-    smooth = _blur(volume * mask, INNER) / near
+    near, far = _blur(mask, inner).clamp_min(1e-3), _blur(mask, outer).clamp_min(1e-3)
+    smooth = _blur(volume * mask, inner) / near
     detail = (smooth - _blur(smooth * mask, outer) / far) * mask
     variance = _blur(detail * detail, outer) / far
     typical = (variance * mask).sum((1, 2, 3), keepdim=True) / mask.sum((1, 2, 3), keepdim=True).clamp_min(1)
@@ -156,8 +156,8 @@ def extract(volume: Array, spacing: tuple[float, ...], space: Space) -> Features
     space : Space
     """
     cut, mask = crop_to_content(volume)
-    intensity, fine = _at(cut, mask, spacing, space.spacing, space.fine, OUTER_FINE)
-    _, coarse = _at(cut, mask, spacing, space.spacing * COARSE_STEP, space.coarse, OUTER_COARSE)
+    intensity, fine = _at(cut, mask, spacing, space.spacing, space.fine, (INNER, OUTER_FINE))
+    _, coarse = _at(cut, mask, spacing, space.spacing * COARSE_STEP, space.coarse, (INNER, OUTER_COARSE))
     return Features(intensity, fine, coarse)
 
 
@@ -172,8 +172,8 @@ def _at(
     spacing: tuple[float, ...],
     step: float,
     shape: tuple[int, int, int],
-    outer: float,
+    widths: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
     inside = torch.from_numpy((to_grid(mask.astype(np.float32), spacing, step, shape) > 0.5).astype(np.float32))[None]
     values = torch.from_numpy(to_grid(cut, spacing, step, shape))[None]
-    return torch.stack([values, inside], 1), torch.stack([normalise_locally(values, inside, outer), inside], 1)
+    return torch.stack([values, inside], 1), torch.stack([normalise_locally(values, inside, *widths), inside], 1)

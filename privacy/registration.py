@@ -34,6 +34,8 @@ class Template:
         The points that are looked at.
     descent : Tensor, shape (G, n, 7)
         Derivative of the features along each parameter at the chosen points.
+    normal : Tensor, shape (G, 7, 7)
+        Their damped Gauss-Newton matrix over the whole content.
     """
 
     features: Tensor
@@ -41,6 +43,7 @@ class Template:
     points: Tensor
     chosen: Tensor
     descent: Tensor
+    normal: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,7 +87,9 @@ def build_template(features: Tensor, mask: Tensor, max_points: int) -> Template:
     homogeneous = torch.cat([points[chosen], torch.ones(len(chosen), 1)], 1)
     motion = torch.einsum("pij,nj->npi", generators(_radius((d, h, w)))[:, :3], homogeneous)
     descent = torch.stack([torch.einsum("ni,npi->np", _gradient(volume)[chosen], motion) for volume in features * mask])
-    return Template(features, mask, points, chosen, descent)
+    normal = descent.transpose(1, 2) @ descent
+    damping = 1e-2 * torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2)) + 1e-3 * torch.eye(PARAMETERS)
+    return Template(features, mask, points, chosen, descent, normal + damping)
 
 
 def warp(query: Tensor, pose: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +150,8 @@ def register(template: Template, members: Tensor, query: Tensor, pose: Tensor, s
     chosen = template.chosen
     near = template.features.flatten(1)[:, chosen][members]
     near_mask = template.mask.flatten(1)[:, chosen][members]
-    descent, basis = template.descent[members], generators(_radius(template.shape))
+    descent, normal = template.descent[members], template.normal[members]
+    basis = generators(_radius(template.shape))
     fraction = len(chosen) / len(template.points)
     area = torch.minimum(near_mask.sum(1), query[:, 1].flatten(1).sum(1) * fraction)
     best, best_pose = torch.full((len(pose),), -2.0), pose
@@ -155,19 +161,17 @@ def register(template: Template, members: Tensor, query: Tensor, pose: Tensor, s
         better = score > best
         best, best_pose = torch.where(better, score, best), torch.where(better[:, None, None], pose, best_pose)
         if step < steps:
-            change = _gauss_newton(descent, near, near_mask * inside, moved)
+            change = _gauss_newton(descent, normal, near, near_mask * inside, moved)
             pose = pose @ torch.matrix_exp(-torch.einsum("bp,pij->bij", change, basis))
     return best, best_pose
 
 
-def _gauss_newton(descent: Tensor, target: Tensor, weight: Tensor, moved: Tensor) -> Tensor:
+def _gauss_newton(descent: Tensor, normal: Tensor, target: Tensor, weight: Tensor, moved: Tensor) -> Tensor:
     """Solve one damped step for the change of the parameters, shape (B, 7)."""
-    normal = descent.transpose(1, 2) @ (descent * weight[..., None])
     gain = (weight * target * moved).sum(1) / (weight * moved * moved).sum(1).clamp_min(1e-9)
     residual = weight * (gain.clamp(0.2, 3)[:, None] * moved - target)
     slope = (descent.transpose(1, 2) @ residual[..., None])[..., 0]
-    damping = 1e-2 * torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2)) + 1e-3 * torch.eye(PARAMETERS)
-    return torch.linalg.solve(normal + damping, slope).clamp(-3, 3)
+    return torch.linalg.solve(normal, slope).clamp(-3, 3)
 
 
 def _radius(shape: tuple[int, int, int]) -> float:

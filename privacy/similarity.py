@@ -8,6 +8,7 @@ over the content they share. The same two steps serve every comparison of an aud
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from privacy.features import COARSE_STEP, OUTER_FINE, Features, Space, normalise_locally
+from privacy.features import COARSE_STEP, INNER, OUTER_FINE, Features, Space, normalise_locally
 from privacy.registration import INSIDE, MIN_OVERLAP, Template, build_template, grid_points, register, warp
 
-FINE_POINTS, COARSE_POINTS = 4000, 2000
+FINE_POINTS, COARSE_POINTS = 4000, 1500
 STEPS = 8
-CANDIDATES, FINALISTS, PER_PATIENT = 16, 4, 2
+CANDIDATES, FINALISTS, PER_PATIENT = 24, 4, 2
 BATCH = 32
 MIRRORS = tuple(itertools.product((False, True), repeat=3))
 SHIFTS = tuple(itertools.product((-1, 0, 1), repeat=3))
 ANGLE, ZOOM = np.deg2rad(9.0), 0.9
+NONE = -2.0  # below any correlation
 CEILING = 0.99999  # of a correlation, before Fisher's transform
 
 
@@ -130,7 +132,7 @@ def coarse_search(queries: Features, gallery: Gallery) -> Coarse:
     target = gallery.coarse.features.flatten(1)
     inside = gallery.coarse.mask.flatten(1)
     right = torch.cat([inside, target * target]).T.contiguous()
-    best = torch.full((len(queries), len(gallery)), -2.0)
+    best = torch.full((len(queries), len(gallery)), NONE)
     pose, shift = torch.zeros_like(best, dtype=torch.int64), torch.zeros_like(best, dtype=torch.int64)
     points = grid_points(gallery.coarse.shape)
     for p, (mirror, matrix) in enumerate(_starts()):
@@ -145,8 +147,10 @@ def coarse_search(queries: Features, gallery: Gallery) -> Coarse:
     return Coarse(best, pose, shift)
 
 
-def refine(queries: Features, gallery: Gallery, coarse: Coarse, allowed: Tensor) -> Matches:
-    """Register the best candidates of each query and return the finalists.
+def refine(queries: Features, gallery: Gallery, coarse: Coarse, sides: Sequence[Tensor]) -> list[Matches]:
+    """Register the best candidates of each query, in each of several parts of the gallery, and return the finalists.
+
+    What is found in a part does not depend on the other parts; a pair that several parts share is registered once.
 
     Parameters
     ----------
@@ -154,15 +158,22 @@ def refine(queries: Features, gallery: Gallery, coarse: Coarse, allowed: Tensor)
     gallery : Gallery, of G volumes
     coarse : Coarse
         What `coarse_search` returned for the two.
-    allowed : Tensor, shape (n, G), bool
+    sides : sequence of Tensor, shape (n, G), bool
         Which gallery volumes each query may match.
+
+    Returns
+    -------
+    list of Matches
+        One for each side.
     """
-    parts = []
+    parts: list[list[Matches]] = [[] for _ in sides]
     for start in range(0, len(queries), BATCH):
         rows = slice(start, start + BATCH)
         found = Coarse(coarse.score[rows], coarse.pose[rows], coarse.shift[rows])
-        parts.append(_refine_batch(queries[rows], gallery, found, allowed[rows]))
-    return join(parts)
+        batch = _refine_batch(queries[rows], gallery, found, [side[rows] for side in sides])
+        for part, matches in zip(parts, batch, strict=True):
+            part.append(matches)
+    return [join(part) for part in parts]
 
 
 def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> Tensor:
@@ -183,8 +194,8 @@ def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> Tensor:
     grid = fixed[:, 0].shape
     moved, inside = warp(moving, pose, grid_points((grid[1], grid[2], grid[3])))
     shared = (inside > INSIDE).float().view(grid) * fixed[:, 1]
-    a = normalise_locally(fixed[:, 0], shared, OUTER_FINE).flatten(1)
-    b = normalise_locally(moved.view(grid), shared, OUTER_FINE).flatten(1)
+    a = normalise_locally(fixed[:, 0], shared, INNER, OUTER_FINE).flatten(1)
+    b = normalise_locally(moved.view(grid), shared, INNER, OUTER_FINE).flatten(1)
     value = (a * b).sum(1) / ((a * a).sum(1) * (b * b).sum(1)).clamp_min(1e-12).sqrt()
     area = torch.minimum(fixed[:, 1].flatten(1).sum(1), moving[:, 1].flatten(1).sum(1))
     return value * (shared.flatten(1).sum(1) / (MIN_OVERLAP * area).clamp_min(1)).clamp(max=1)
@@ -219,50 +230,62 @@ def _masked_correlation(posed: Tensor, target: Tensor, right: Tensor) -> Tensor:
     return torch.where(overlap >= 0.5 * area, score, -1.0)
 
 
-def _refine_batch(queries: Features, gallery: Gallery, coarse: Coarse, allowed: Tensor) -> Matches:
-    n, count = len(queries), min(CANDIDATES, len(gallery))
-    score, members = _few_a_patient(torch.where(allowed, coarse.score, -2.0), gallery.patient, count)
-    rows = torch.arange(n).repeat_interleave(count)
-    flat = members.flatten()
-    mirror, pose = _start_poses(coarse, rows, flat)
-    middle, pose = register(gallery.coarse, flat, _mirrored(queries.coarse, rows, mirror), pose, STEPS)
-    middle = torch.where(score.flatten() > -2.0, middle, -2.0).view(n, count)
-    final = min(FINALISTS, count)
-    pick = (torch.arange(n)[:, None] * count + middle.topk(final, 1).indices).flatten()
-    rows, flat, mirror, pose = rows[pick], flat[pick], mirror[pick], pose[pick].clone()
+def _refine_batch(queries: Features, gallery: Gallery, coarse: Coarse, sides: Sequence[Tensor]) -> list[Matches]:
+    candidates = [_few_a_patient(torch.where(side, coarse.score, NONE), gallery.patient, CANDIDATES) for side in sides]
+    rows, members = torch.stack(candidates).any(0).nonzero(as_tuple=True)
+    mirror, pose = _start_poses(coarse, rows, members)
+    middle, pose = register(gallery.coarse, members, _mirrored(queries.coarse, rows, mirror), pose, STEPS)
+    ranked = torch.full_like(coarse.score, NONE)
+    ranked[rows, members] = middle
+    finalists = [_top(torch.where(allowed, ranked, NONE), FINALISTS) for allowed in candidates]
+    keep = torch.stack(finalists).any(0)[rows, members]
+    rows, members, mirror, pose = rows[keep], members[keep], mirror[keep], pose[keep]
     pose[:, :3, 3] *= COARSE_STEP
-    _, pose = register(gallery.fine, flat, _mirrored(queries.fine, rows, mirror), pose, STEPS)
-    fine = joint_correlation(gallery.intensity[flat], _mirrored(queries.intensity, rows, mirror), pose)
-    usable = middle.flatten()[pick] > -2.0
-    fine, flat = torch.where(usable, fine, -1.0), torch.where(usable, flat, -1)
-    return _ranked(fine.view(n, final), flat.view(n, final), mirror.view(n, final), pose.view(n, final, 4, 4))
+    _, pose = register(gallery.fine, members, _mirrored(queries.fine, rows, mirror), pose, STEPS)
+    score = joint_correlation(gallery.intensity[members], _mirrored(queries.intensity, rows, mirror), pose)
+    place = torch.full_like(coarse.score, -1, dtype=torch.int64)
+    place[rows, members] = torch.arange(len(rows))
+    return [_gather(torch.where(allowed, place, -1), score, mirror, pose) for allowed in finalists]
 
 
-def _few_a_patient(score: Tensor, patient: NDArray[np.int64], count: int) -> tuple[Tensor, Tensor]:
-    """Return the best `count` of each row, at most `PER_PATIENT` of one patient, so that others stay in sight."""
-    order = score.argsort(dim=1, descending=True, stable=True).numpy()
+def _top(score: Tensor, count: int) -> Tensor:
+    """Mark the best `count` of each row that are above `NONE`; on a tie the first."""
+    order = score.argsort(dim=1, descending=True, stable=True)[:, :count]
+    marked = torch.zeros_like(score, dtype=torch.bool).scatter_(1, order, True)
+    return marked & (score > NONE)
+
+
+def _gather(place: Tensor, score: Tensor, mirror: Tensor, pose: Tensor) -> Matches:
+    """Sort the finalists of each row, best first; `place` (n, G) says where each pair's values lie, or -1."""
+    n = len(place)
+    values = torch.where(place >= 0, score[place.clamp_min(0)], NONE) if len(score) else torch.full(place.shape, NONE)
+    order = values.argsort(dim=1, descending=True, stable=True)[:, :FINALISTS]
+    index = torch.full((n, FINALISTS), -1)
+    index[:, : order.shape[1]] = torch.where(values.gather(1, order) > NONE, order, -1)
+    at = place.gather(1, index.clamp_min(0))
+    empty = index < 0
+    if not len(score):
+        score, mirror, pose = torch.zeros(1), torch.zeros(1, dtype=torch.int64), torch.eye(4)[None]
+    at = torch.where(empty, 0, at)
+    return Matches(
+        index.numpy(),
+        torch.where(empty, -1.0, score[at]).double().numpy(),
+        mirror[at].numpy(),
+        pose[at].double().numpy(),
+    )
+
+
+def _few_a_patient(score: Tensor, patient: NDArray[np.int64], count: int) -> Tensor:
+    """Mark the best `count` of each row, at most `PER_PATIENT` of one patient, so that others stay in sight."""
     kept = score.clone()
-    for row, ranked in enumerate(order):
+    for row, ranked in enumerate(score.argsort(dim=1, descending=True, stable=True).numpy()):
         seen: dict[int, int] = {}
         for member in ranked:
             owner = int(patient[member])
             seen[owner] = seen.get(owner, 0) + 1
             if seen[owner] > PER_PATIENT:
-                kept[row, member] = -2.0
-    best = kept.topk(count, 1)
-    return best.values, best.indices
-
-
-def _ranked(score: Tensor, members: Tensor, mirror: Tensor, pose: Tensor) -> Matches:
-    order = np.argsort(-score.numpy(), axis=1, kind="stable")
-    rows = np.arange(len(order))[:, None]
-    spare = ((0, 0), (0, FINALISTS - order.shape[1]))
-    return Matches(
-        np.pad(members.numpy()[rows, order], spare, constant_values=-1),
-        np.pad(score.numpy()[rows, order].astype(np.float64), spare, constant_values=-1.0),
-        np.pad(mirror.numpy()[rows, order], spare),
-        np.pad(pose.numpy()[rows, order].astype(np.float64), (*spare, (0, 0), (0, 0))),
-    )
+                kept[row, member] = NONE
+    return _top(kept, count)
 
 
 def _start_poses(coarse: Coarse, rows: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:

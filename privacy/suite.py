@@ -135,8 +135,9 @@ def search(
     for chunk in _chunks(volumes, CHUNK):
         queries = join_features([extract(array, spacing, gallery.space) for array, spacing in chunk])
         coarse = coarse_search(queries, gallery)
-        for part, side in zip(parts, sides, strict=True):
-            part.append(refine(queries, gallery, coarse, torch.from_numpy(side).expand(len(queries), -1)))
+        allowed = [torch.from_numpy(side).expand(len(queries), -1) for side in sides]
+        for part, matches in zip(parts, refine(queries, gallery, coarse, allowed), strict=True):
+            part.append(matches)
     return [join(part) for part in parts]
 
 
