@@ -145,6 +145,13 @@ class LabelledAutoencoder(nn.Module):
         logits = self.temperature * volume[:, 1:] if self.num_classes > 1 else None
         return volume[:, :1], logits
 
+    @torch.no_grad()
+    def channel_gain(self) -> Tensor:
+        """Return how far a latent channel's unit moves a decoded block through the shortcut, shape (C,); else ones."""
+        if self.expand is None:
+            return torch.ones(self.latent_channels)
+        return self.expand.weight.detach().float().cpu().flatten(1).norm(dim=1)
+
     def bands(self, image: Tensor, onehot: Tensor | None) -> Tensor:
         """Return the Haar sub-bands of the image and the scaled one-hot channels, which is what is encoded."""
         if any(side % self.downsampling for side in image.shape[2:]):

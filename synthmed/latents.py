@@ -13,13 +13,19 @@ from synthmed.autoencoder import LabelledAutoencoder, one_hot
 from synthmed.prepared import PreparedSplit
 
 AUGMENTED_COPIES = 16
+SPECTRUM = 0.5
+"""Power of a channel's energy in the decoded volume that its standardised deviation keeps.
+
+At 0 every channel has unit variance, and noise covers coarse anatomy and fine texture alike; at 1 the latent has the
+volume's own spectrum. Between them coarse channels emerge from noise first and weigh more in the loss.
+"""
 _MAX_CACHED_VALUES = 250_000_000
 _BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
 class LatentSet:
-    """Standardised latents of a training set and its held-out patients.
+    """Scaled latents of a training set and its held-out patients, of unit variance over all channels together.
 
     Attributes
     ----------
@@ -28,7 +34,7 @@ class LatentSet:
     augmentation : Tensor, shape (copies, N, AUGMENTATION_DIM)
     holdout : Tensor, shape (M, C, i, j, k)
     mean, std : Tensor, shape (C, 1, 1, 1)
-        Of the training set's latents without augmentation, over cases and cells.
+        What takes latents to this scale: ``(latent - mean) / std``.
     """
 
     train: Tensor
@@ -77,7 +83,7 @@ def encode_cohort(
         Draws the augmentations.
     """
     first = encode_split(model, train, None, fabric)
-    mean, std = channel_statistics(first)
+    mean, std = latent_scale(first, model.channel_gain())
     copies = max(1, min(copies, _MAX_CACHED_VALUES // first.numel()))
     augmentation = torch.zeros(copies, len(first), AUGMENTATION_DIM)
     encoded = [first]
@@ -86,6 +92,24 @@ def encode_cohort(
         encoded.append(encode_split(model, train, augmentation[copy], fabric))
     held_out = encode_split(model, holdout, None, fabric)
     return LatentSet((torch.stack(encoded) - mean) / std, augmentation, (held_out - mean) / std, mean, std)
+
+
+def latent_scale(latents: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and divisor that give each channel the variance energy^(2 SPECTRUM), 1 on average.
+
+    Parameters
+    ----------
+    latents : Tensor, shape (N, C, i, j, k)
+    gain : Tensor, shape (C,)
+        How far a channel's unit moves the decoded volume; see `LabelledAutoencoder.channel_gain`.
+
+    Returns
+    -------
+    mean, std : Tensor, shape (C, 1, 1, 1)
+    """
+    mean, deviation = channel_statistics(latents)
+    spread = (deviation * gain.view(-1, 1, 1, 1)) ** SPECTRUM
+    return mean, deviation / (spread / spread.square().mean().sqrt())
 
 
 def channel_statistics(latents: Tensor) -> tuple[Tensor, Tensor]:

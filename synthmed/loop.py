@@ -29,6 +29,8 @@ from synthmed.journal import Journal
 from synthmed.resume import TrainingState, load_state, save_state
 from synthmed.schedule import batch_indices, ema_decay, learning_rate, seeded, step_generator
 
+# A run of some hundred steps is shorter than the usual second moment remembers (0.999).
+_BETAS = (0.9, 0.99)
 _COLUMNS = ("loss", "learning_rate", "gradient_norm", "seconds")
 
 
@@ -148,7 +150,8 @@ class _Runner:
         self.fabric, self.task, self.settings, self.out, self.seed = fabric, task, settings, out, seed
         self.started = time.monotonic()
         self.average = fabric.to_device(deepcopy(model)).eval().requires_grad_(False)
-        optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate, fused=True)
+        groups = _groups(model, settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=_BETAS, fused=True)
         self.bare = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
         self.state = TrainingState(identity=_identity(task, settings, seed, fabric))

@@ -112,7 +112,7 @@ def train_autoencoder(
     settings, architecture = config.autoencoder_training, config.autoencoder
     num_classes = max(1, train.num_classes)
     grid = _grid(train)
-    fabric = make_fabric(device, settings.precision, convolution_shapes(grid, architecture))
+    fabric = make_fabric(device, settings.precision, autoencoder_shapes(grid, architecture))
     with seeded(config.seed):
         model = build_autoencoder(architecture, num_classes)
         adversary = Adversary(grid, architecture, settings, fabric) if architecture.adversarial_weight else None
@@ -159,7 +159,7 @@ def train_denoiser(
         )
     conditioning = Conditioning.fit(train.covariates, config.conditioning)
     latent_shape = _latent_shape(autoencoder, train)
-    fabric = make_fabric(device, settings.precision, unet_shapes(latent_shape, architecture))
+    fabric = make_fabric(device, settings.precision, denoiser_shapes(latent_shape, architecture))
     autoencoder.model.to(fabric.device)
     latents = encode_cohort(
         autoencoder.model,
@@ -233,14 +233,14 @@ def denoiser_evaluation(
     return evaluate
 
 
-def convolution_shapes(grid: tuple[int, int, int], config: AutoencoderConfig) -> list[tuple[int, ...]]:
+def autoencoder_shapes(grid: tuple[int, int, int], config: AutoencoderConfig) -> list[tuple[int, ...]]:
     """Return the spatial shape of each level of the autoencoder's network, behind the stem."""
     return [tuple(side // 2 ** (level + 1) for side in grid) for level in range(len(config.channels))]
 
 
-def unet_shapes(latent_shape: tuple[int, int, int, int], config: DenoiserConfig) -> list[tuple[int, ...]]:
-    """Return the spatial shape of each level of a UNet; none for a transformer, which has no convolution."""
-    levels = len(config.channels) if config.kind == "unet" else 0
+def denoiser_shapes(latent_shape: tuple[int, int, int, int], config: DenoiserConfig) -> list[tuple[int, ...]]:
+    """Return the spatial shape of each level of the denoiser that convolves."""
+    levels = len(config.channels) if config.kind == "unet" else 1
     return [tuple(side // 2**level for side in latent_shape[1:]) for level in range(levels)]
 
 

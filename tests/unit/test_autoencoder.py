@@ -105,6 +105,18 @@ def test_encoding_is_deterministic_and_batch_independent():
     assert torch.allclose(together[1:2], alone, atol=1e-5)
 
 
+def test_the_gain_is_how_far_a_unit_of_a_channel_moves_the_volume():
+    model = build_autoencoder(SMALL, 1)
+    model.fit_shortcut(torch.randn(4, 1, 8, 8, 8, generator=_generator()), None, _generator())
+    with torch.no_grad():
+        still, moved = torch.zeros(1, 12, 1, 1, 1), torch.zeros(1, 12, 1, 1, 1)
+        moved[0, 3] = 1.0
+        distance = (model.expand(moved) - model.expand(still)).norm()
+    assert float(model.channel_gain()[3]) == pytest.approx(float(distance), rel=1e-4)
+    without = build_autoencoder(SMALL.model_copy(update={"linear_shortcut": False}), 1)
+    assert without.channel_gain().tolist() == [1.0] * 12
+
+
 def test_there_is_no_attention_in_the_network():
     names = [type(m).__name__ for m in build_autoencoder(SMALL, 2).modules()]
     assert not [n for n in names if "Attention" in n]

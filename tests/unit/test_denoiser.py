@@ -93,6 +93,16 @@ def test_positions_tell_cells_apart():
     assert torch.pdist(out.T).min() > 1e-4
 
 
+def test_the_first_block_sees_its_neighbours_without_attention():
+    model = _awake(TRANSFORMER, 0)
+    convolution = model.network.blocks[0].neighbours
+    grid = torch.zeros(1, 64, 3, 3, 3)
+    grid[0, 5, 1, 1, 1] = 1.0
+    touched = (convolution(grid) - convolution(torch.zeros_like(grid))).abs() > 0
+    assert touched.any(dim=(2, 3, 4))[0].nonzero().flatten().tolist() == [5]
+    assert touched[0, 5].all()
+
+
 def test_a_new_transformer_predicts_zero():
     model = build_denoiser(TRANSFORMER, SHAPE, 0)
     assert not model(torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.ones(1)).any()

@@ -17,7 +17,7 @@ from synthmed.config import TrainingConfig
 from synthmed.devices import make_fabric, resolve_device, resolve_precision
 from synthmed.errors import ConfigError, InputError, StorageError, TrainingDiverged
 from synthmed.journal import Journal, read_log
-from synthmed.latents import channel_statistics
+from synthmed.latents import channel_statistics, latent_scale
 from synthmed.objectives import dice, psnr
 from synthmed.resume import CHECKPOINT, TrainingState, first_difference, load_state, save_state
 from synthmed.training import data_digest, train_autoencoder, train_denoiser
@@ -114,6 +114,14 @@ def test_channel_statistics_standardise():
     assert mean.shape == std.shape == (3, 1, 1, 1)
     assert torch.allclose(scaled.mean(dim=(0, 2, 3, 4)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(scaled.square().mean(dim=(0, 2, 3, 4)), torch.ones(3), atol=1e-5)
+
+
+def test_a_channel_keeps_the_root_of_its_energy():
+    deviations, gains = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([9.0, 2.0, 0.25])  # energies 9, 4 and 1
+    latents = torch.randn(4000, 3, 1, 1, 1, generator=torch.Generator().manual_seed(0)) * deviations.view(3, 1, 1, 1)
+    mean, std = latent_scale(latents, gains)
+    variance = ((latents - mean) / std).square().mean(dim=(0, 2, 3, 4))
+    assert torch.allclose(variance, torch.tensor([9.0, 4.0, 1.0]) / (14 / 3), rtol=0.05)
 
 
 # Both stages
