@@ -71,9 +71,13 @@ def content(volume: Array) -> NDArray[np.bool_]:
     """
     smooth = ndimage.gaussian_filter(volume, 1.0)
     low, high = np.percentile(smooth, [0.2, 99])
-    dark = ndimage.binary_opening(smooth <= low + 0.05 * (high - low), np.ones((3, 3, 3)))
-    labels, _ = ndimage.label(np.pad(dark, 1, constant_values=True))
-    inside = (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    limit = low + 0.05 * (high - low)
+    dark = np.pad(smooth <= limit, 3, constant_values=True)
+    labels, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((3, 3, 3)), border_value=1))
+    margin = labels == labels[0, 0, 0]
+    # The smoothing moved the edge outwards by two or three voxels: follow the dark ones back to it.
+    margin = ndimage.binary_dilation(margin, iterations=3, mask=margin | np.pad(volume <= limit, 3))
+    inside = ~margin[3:-3, 3:-3, 3:-3]
     return inside if inside.mean() > 0.05 else np.ones(volume.shape, bool)
 
 

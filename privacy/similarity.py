@@ -233,6 +233,8 @@ def _masked_correlation(posed: Tensor, target: Tensor, right: Tensor) -> Tensor:
 def _refine_batch(queries: Features, gallery: Gallery, coarse: Coarse, sides: Sequence[Tensor]) -> list[Matches]:
     candidates = [_few_a_patient(torch.where(side, coarse.score, NONE), gallery.patient, CANDIDATES) for side in sides]
     rows, members = torch.stack(candidates).any(0).nonzero(as_tuple=True)
+    if not len(rows):
+        return [_no_matches(len(queries)) for _ in sides]
     mirror, pose = _start_poses(coarse, rows, members)
     middle, pose = register(gallery.coarse, members, _mirrored(queries.coarse, rows, mirror), pose, STEPS)
     ranked = torch.full_like(coarse.score, NONE)
@@ -257,21 +259,22 @@ def _top(score: Tensor, count: int) -> Tensor:
 
 def _gather(place: Tensor, score: Tensor, mirror: Tensor, pose: Tensor) -> Matches:
     """Sort the finalists of each row, best first; `place` (n, G) says where each pair's values lie, or -1."""
-    n = len(place)
-    values = torch.where(place >= 0, score[place.clamp_min(0)], NONE) if len(score) else torch.full(place.shape, NONE)
+    values = torch.where(place >= 0, score[place.clamp_min(0)], NONE)
     order = values.argsort(dim=1, descending=True, stable=True)[:, :FINALISTS]
-    index = torch.full((n, FINALISTS), -1)
-    index[:, : order.shape[1]] = torch.where(values.gather(1, order) > NONE, order, -1)
-    at = place.gather(1, index.clamp_min(0))
-    empty = index < 0
-    if not len(score):
-        score, mirror, pose = torch.zeros(1), torch.zeros(1, dtype=torch.int64), torch.eye(4)[None]
-    at = torch.where(empty, 0, at)
+    matches = _no_matches(len(place))
+    at, real = place.gather(1, order), values.gather(1, order) > NONE
+    width = order.shape[1]
+    matches.index[:, :width] = torch.where(real, order, -1).numpy()
+    matches.score[:, :width] = torch.where(real, score[at], -1.0).numpy()
+    matches.mirror[:, :width] = mirror[at].numpy()
+    matches.pose[:, :width] = pose[at].numpy()
+    return matches
+
+
+def _no_matches(n: int) -> Matches:
+    shape = (n, FINALISTS)
     return Matches(
-        index.numpy(),
-        torch.where(empty, -1.0, score[at]).double().numpy(),
-        mirror[at].numpy(),
-        pose[at].double().numpy(),
+        np.full(shape, -1), np.full(shape, -1.0), np.zeros(shape, np.int64), np.tile(np.eye(4), (*shape, 1, 1))
     )
 
 

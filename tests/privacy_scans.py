@@ -1,4 +1,4 @@
-"""Small made-up scans for tests of the audit: one anatomy, a body of one's own for each patient, noise for each visit."""
+"""Small made-up scans for tests of the audit: one anatomy, a body for each patient, noise for each visit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ SHAPE = (18, 22, 16)
 @lru_cache(maxsize=1024)
 def scan(patient: int, visit: int = 0, own: float = 1.0) -> np.ndarray:
     """Return one scan, shape `SHAPE`, float32; `own` weighs what is the patient's against what all share."""
-    value = _field(10_000) + own * _field(patient) + 0.02 * np.random.default_rng([patient, visit, 7]).standard_normal(SHAPE)
+    value = (
+        _field(10_000)
+        + own * _field(patient)
+        + 0.02 * np.random.default_rng([patient, visit, 7]).standard_normal(SHAPE)
+    )
     value = (value - value.min() + 0.3).astype(np.float32)
     value.setflags(write=False)
     return value

@@ -1,0 +1,166 @@
+"""Policies are read strictly; `judge` is pure and depends on every threshold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from privacy.errors import UsageError
+from privacy.policy import BUNDLED, RANGES, RISKS, judge, load_policy, policy_from_values
+
+CLEAN = {
+    "samples": 100,
+    "train_patients": 60,
+    "holdout_patients": 30,
+    "identity_matches": 0,
+    "copy_rate": 0.0,
+    "copy_rate_upper": 0.03,
+    "match_excess": 0.0,
+    "match_excess_upper": 0.03,
+    "membership_p": 0.4,
+    "recall": 1.0,
+    "recall_lower": 0.96,
+}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_policies_explain_every_threshold(name: str) -> None:
+    policy = load_policy(name)
+    assert policy.name == name
+    assert list(policy.thresholds) == list(RANGES)
+    assert all(len(reason) > 30 for reason in policy.reasons.values())
+    assert {risk for risks in policy.maps_to.values() for risk in risks} == set(RISKS)
+
+
+def test_strict_is_nowhere_looser_than_default_and_default_than_research() -> None:
+    loose, middle, tight = (load_policy(name).thresholds for name in ("research", "default", "strict"))
+    for key in RANGES:
+        if key.startswith("max_"):
+            assert loose[key] >= middle[key] >= tight[key], key
+        if key.startswith("min_"):
+            assert loose[key] <= middle[key] <= tight[key], key
+
+
+def test_digest_is_that_of_the_canonical_name_and_values() -> None:
+    policy = load_policy("default")
+    content = {"name": "default", "thresholds": {key: float(value) for key, value in policy.thresholds.items()}}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert policy.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert policy_from_values(policy.name, policy.thresholds).sha256 == policy.sha256
+
+
+def _write(path: Path, **changes: object) -> Path:
+    source = load_policy("default")
+    entries = {
+        key: {"value": value, "maps_to": list(source.maps_to[key]), "reason": source.reasons[key]}
+        for key, value in source.thresholds.items()
+    }
+    content = {"name": "own", "purpose": "a test", "thresholds": entries} | changes
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def _with(key: str, **changes: object) -> dict[str, object]:
+    source = load_policy("default")
+    entries: dict[str, object] = {
+        name: {"value": value, "maps_to": ["inference"], "reason": "a reason"}
+        for name, value in source.thresholds.items()
+    }
+    entry = entries[key]
+    assert isinstance(entry, dict)
+    entries[key] = entry | changes
+    return entries
+
+
+def test_a_file_is_read_by_path(tmp_path: Path) -> None:
+    policy = load_policy(_write(tmp_path / "own.yaml"))
+    assert policy.name == "own"
+    assert policy.thresholds == load_policy("default").thresholds
+    assert policy.sha256 != load_policy("default").sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limit": 3}, "wrong keys"),
+        ({"thresholds": {"max_identity_matches": 0}}, "missing confidence"),
+        ({"thresholds": _with("fdr") | {"max_copies": {}}}, "unknown max_copies"),
+        ({"thresholds": _with("fdr", value=0.9)}, "fdr .* out of range"),
+        ({"thresholds": _with("fdr", value="0.05")}, "fdr .* out of range"),
+        ({"thresholds": _with("fdr", value=True)}, "fdr .* out of range"),
+        ({"thresholds": _with("fdr", value=float("nan"))}, "fdr .* out of range"),
+        ({"thresholds": _with("min_holdout_patients", value=20.5)}, "whole number"),
+        ({"thresholds": _with("fdr", maps_to=["gossip"])}, "unknown risk"),
+        ({"thresholds": _with("fdr", reason=" ")}, "no reason"),
+        ({"thresholds": _with("fdr", note="x")}, "malformed"),
+        ({"name": "strict"}, "bundled policy 'strict'"),
+        ({"name": 3}, "malformed"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_policy(_write(tmp_path / "own.yaml", **changes))
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "- a\n- b\n", "", "\x00"])
+def test_files_that_are_no_policy_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError):
+        load_policy(tmp_path / "own.yaml")
+
+
+def test_a_missing_policy_names_the_bundled_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="default, research, strict"):
+        load_policy(tmp_path / "none.yaml")
+
+
+def test_a_clean_set_passes_with_what_was_shown() -> None:
+    verdict, reasons = judge(CLEAN, load_policy("default"))
+    assert verdict == "PASS"
+    assert "No evidence" in reasons[0]
+    assert "anonym" not in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        ({"identity_matches": 1, "copy_rate": 0.01}, "FAIL", "1 of 100 distinct samples"),
+        ({"membership_p": 0.009}, "FAIL", "permutation p = 0.009"),
+        ({"copy_rate": 0.06}, "FAIL", "6.0% of the samples match"),
+        ({"match_excess": 0.06}, "FAIL", "exceeds that to held-out patients by 6.0%"),
+        ({"holdout_patients": 5}, "INCONCLUSIVE", "Only 5 held-out patients; the policy needs 20"),
+        ({"train_patients": 19}, "INCONCLUSIVE", "Only 19 training patients"),
+        ({"samples": 1, "copy_rate_upper": 0.95}, "INCONCLUSIVE", "With 1 distinct samples, up to 95.0% of all"),
+        ({"match_excess_upper": 0.051}, "INCONCLUSIVE", "more matches to training"),
+        ({"recall": 0.9, "recall_lower": 0.82}, "INCONCLUSIVE", "a lower bound of 0.820"),
+    ],
+)
+def test_each_threshold_decides(changes: dict[str, float], verdict: str, words: str) -> None:
+    found, reasons = judge(CLEAN | changes, load_policy("default"))
+    assert found == verdict
+    assert len(reasons) == 1
+    assert words in reasons[0]
+
+
+def test_evidence_of_a_leak_outweighs_missing_power() -> None:
+    verdict, _ = judge(
+        CLEAN | {"identity_matches": 1, "holdout_patients": 5, "recall_lower": 0.1}, load_policy("default")
+    )
+    assert verdict == "FAIL"
+
+
+@pytest.mark.parametrize("value", [None, "0", True, float("nan"), float("inf")])
+@pytest.mark.parametrize("key", sorted(CLEAN))
+def test_a_measurement_that_is_no_number_is_refused(key: str, value: object) -> None:
+    with pytest.raises(UsageError, match=key):
+        judge(CLEAN | {key: value}, load_policy("default"))
+
+
+def test_judge_changes_nothing() -> None:
+    measurements = dict(CLEAN)
+    judge(measurements, load_policy("strict"))
+    assert measurements == CLEAN
