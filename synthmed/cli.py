@@ -122,7 +122,7 @@ def plan(
     Example: synthmed plan scans/ --images imagesTr --labels labelsTr --subjects subjects.csv -o mine.yaml
     """
     from synthmed.files import write_text
-    from synthmed.planner import plan_cohort
+    from synthmed.prepare.planner import plan_cohort
 
     if output.exists():
         raise ConfigError(f"{output} exists already", next_step="Remove it or name another file with -o")
@@ -152,14 +152,14 @@ def prepare(
 
     Example: synthmed prepare scans/ --subjects subjects.csv --run-dir runs/mine
     """
-    from synthmed.cohort import format_fingerprint
+    from synthmed.cohort.read import format_fingerprint
     from synthmed.files import read_json
     from synthmed.pipeline import open_run, run_stages
     from synthmed.stages import Run
 
     if _is_cohort(source):
         from synthmed.config import apply_overrides
-        from synthmed.planner import plan_cohort
+        from synthmed.prepare.planner import plan_cohort
 
         config, _ = plan_cohort(_cohort(source, images, labels, subjects, covariates, modality))
         config = apply_overrides(config, set_ or ())

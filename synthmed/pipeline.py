@@ -91,7 +91,7 @@ def _require(run: Run, stage: Stage) -> None:
 
 
 def _scans(run: Run) -> str:
-    from synthmed.cohort import list_source
+    from synthmed.cohort.read import list_source
 
     return list_source(run.config.cohort)
 
@@ -103,25 +103,25 @@ def _policy(run: Run) -> str:
 
 
 def _prepare(run: Run, out: Path, progress: bool) -> None:
-    from synthmed.preprocess import prepare
+    from synthmed.prepare.preprocess import prepare
 
     prepare(run.config, out, progress=progress)
 
 
 def _autoencoder(run: Run, out: Path, progress: bool) -> None:
-    from synthmed.training import fit_autoencoder
+    from synthmed.training.fit import fit_autoencoder
 
     fit_autoencoder(run.config, run.stage("prepare"), out, progress=progress)
 
 
 def _denoiser(run: Run, out: Path, progress: bool) -> None:
-    from synthmed.training import fit_denoiser
+    from synthmed.training.fit import fit_denoiser
 
     fit_denoiser(run.config, run.stage("prepare"), run.stage("autoencoder"), out, progress=progress)
 
 
 def _generate(run: Run, out: Path, progress: bool) -> None:
-    from synthmed.sampling import generate
+    from synthmed.sampling.generate import generate
 
     models = run.stage("autoencoder"), run.stage("denoiser")
     generate(*models, out, sampling=run.config.sampling, seed=run.config.seed, progress=progress)

@@ -15,7 +15,7 @@ from privacy.policy import load_policy
 from synthmed.config import ExportConfig
 from synthmed.export import approve, export
 from synthmed.io import write_volume
-from synthmed.space import Space
+from synthmed.prepare.space import Space
 from synthmed.volume import Volume
 
 SHAPE, SPACING = (9, 7, 5), (1.0, 1.5, 2.5)

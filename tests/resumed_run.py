@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from small_runs import SPACE, blobs, small_config
 
-from synthmed import loop
-from synthmed.checkpoint import WEIGHTS, load_autoencoder
-from synthmed.training import train_autoencoder, train_denoiser
+from synthmed.models.checkpoint import WEIGHTS, load_autoencoder
+from synthmed.training import loop
+from synthmed.training.fit import train_autoencoder, train_denoiser
 
 
 def die(*_: object) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from synthmed.config import Config, parse_config
-from synthmed.prepared import PreparedSplit
-from synthmed.space import Space
+from synthmed.prepare.prepared import PreparedSplit
+from synthmed.prepare.space import Space
 
 GRID = (16, 16, 16)
 SPACE = Space(GRID, (1.0, 1.0, 1.0), label_values=(0, 1))

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from synthmed.checkpoint import load_autoencoder
 from synthmed.config import Config, EvaluationConfig
-from synthmed.devices import resolve_device
 from synthmed.evaluation.cases import Cases, real_cases, synthetic_cases
 from synthmed.evaluation.diversity import compare_volumes, diversity, label_volumes
 from synthmed.evaluation.features import radiomics, random_convolutions
@@ -18,9 +16,11 @@ from synthmed.evaluation.fidelity import distances, reconstruction
 from synthmed.evaluation.table import format_evaluation
 from synthmed.evaluation.utility import measure_utility
 from synthmed.files import read_json, write_json
-from synthmed.prepared import load_space, load_split
+from synthmed.models.checkpoint import load_autoencoder
+from synthmed.models.devices import resolve_device
+from synthmed.prepare.prepared import load_space, load_split
+from synthmed.prepare.space import Space
 from synthmed.show import montage
-from synthmed.space import Space
 
 SCHEMA = "synthmed-evaluation/1"
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from synthmed.errors import InputError
 from synthmed.io import read_label, read_volume
-from synthmed.prepared import PreparedSplit
-from synthmed.space import Space, to_network
+from synthmed.prepare.prepared import PreparedSplit
+from synthmed.prepare.space import Space, to_network
 
 
 @dataclass(frozen=True, eq=False)

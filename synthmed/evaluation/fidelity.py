@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthmed.autoencoder import one_hot
 from synthmed.evaluation.features import LEAST_SD, standardiser_of
 from synthmed.evaluation.intervals import Array, mean_interval, patient_weights, percentile_interval
+from synthmed.models.autoencoder import one_hot
 
 DATA_RANGE = 2.0
 LEAST_MSE = 1e-10

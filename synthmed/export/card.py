@@ -11,7 +11,7 @@ import yaml
 from synthmed import __version__
 from synthmed.config import ExportConfig
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.space import Space
+from synthmed.prepare.space import Space
 
 _HUB_LICENSES = {"apache-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "mit", "odc-by", "pddl"}
 _MODALITIES = {"MR": "magnetic resonance", "CT": "computed tomography", "PT": "positron emission tomography"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from synthmed.errors import InputError
-from synthmed.space import Space
+from synthmed.prepare.space import Space
 
 TABLE, GENERATION = "samples.csv", "generation.json"
 SUFFIX = ".nii.gz"

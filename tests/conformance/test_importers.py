@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from cohorts import write_decathlon, write_dicom, write_folder, write_monai, write_table
 
-from synthmed.cohort import IMPORTERS, list_source, read_cohort
+from synthmed.cohort.read import IMPORTERS, list_source, read_cohort
 from synthmed.config import CohortConfig, parse_config
 from synthmed.files import read_json
-from synthmed.prepared import load_split
-from synthmed.preprocess import prepare
+from synthmed.prepare.prepared import load_split
+from synthmed.prepare.preprocess import prepare
 
 MAKERS: dict[str, Callable[[Path], CohortConfig]] = {
     "folder": lambda root: CohortConfig(path=str(write_folder(root))),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from synthmed.noise_paths import PATHS, NoisePath
-from synthmed.samplers import SAMPLERS, Denoise, draw_noise, time_grid
+from synthmed.diffusion.noise_paths import PATHS, NoisePath
+from synthmed.diffusion.samplers import SAMPLERS, Denoise, draw_noise, time_grid
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 CENTRES = torch.tensor([[-1.2, -0.5], [1.0, 0.8], [0.9, -1.6]], dtype=torch.float64)

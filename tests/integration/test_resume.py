@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from synthmed.checkpoint import RECORD, WEIGHTS
 from synthmed.files import read_json
-from synthmed.journal import read_log
-from synthmed.resume import CHECKPOINT
+from synthmed.models.checkpoint import RECORD, WEIGHTS
+from synthmed.training.journal import read_log
+from synthmed.training.resume import CHECKPOINT
 
 SCRIPT = Path(__file__).parents[1] / "resumed_run.py"
 DEATHS = {

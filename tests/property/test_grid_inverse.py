@@ -11,7 +11,7 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.spatial.transform import Rotation
 
-from synthmed.preprocess import Record, Space, preprocess, restore
+from synthmed.prepare.preprocess import Record, Space, preprocess, restore
 from synthmed.volume import Volume
 
 CODES = ["".join(p) for letters in itertools.product("RL", "AP", "SI") for p in itertools.permutations(letters)]

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthmed.diffusion import PATHS, add_noise, start_time, target, to_noise, to_sample
-from synthmed.samplers import time_grid
+from synthmed.diffusion.process import PATHS, add_noise, start_time, target, to_noise, to_sample
+from synthmed.diffusion.samplers import time_grid
 
 paths = st.sampled_from(sorted(PATHS))
 values = st.lists(st.floats(-5, 5), min_size=4, max_size=4).map(lambda v: torch.tensor([v], dtype=torch.float64))

@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthmed.case import Case, Cohort
-from synthmed.cohort import MIN_PATIENTS, split_by_subject
+from synthmed.cohort.case import Case, Cohort
+from synthmed.cohort.read import MIN_PATIENTS, split_by_subject
 
 SUBJECTS = st.lists(st.text(min_size=1, max_size=5), min_size=8, max_size=25, unique=True)
 

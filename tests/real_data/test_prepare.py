@@ -10,12 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from synthmed.cohort import read_cohort
+from synthmed.cohort.read import read_cohort
 from synthmed.config import CohortConfig, load_config, parse_config
 from synthmed.errors import InputError
 from synthmed.files import read_json
-from synthmed.prepared import load_split
-from synthmed.preprocess import Space, prepare, preprocess, restore
+from synthmed.prepare.prepared import load_split
+from synthmed.prepare.preprocess import Space, prepare, preprocess, restore
 
 pytestmark = pytest.mark.real_data
 

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     {"errors"},
     {"volume", "files", "config", "io"},
-    {"cohort", "phantom"},
-    {"preprocess", "prepared", "autoencoder", "denoiser", "diffusion"},
-    {"checkpoint", "training", "sampling", "evaluation"},
+    {"cohort"},
+    {"prepare", "models", "diffusion"},
+    {"training", "sampling", "evaluation"},
     {"export"},
     {"pipeline"},
     {"cli"},

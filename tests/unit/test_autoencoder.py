@@ -7,16 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthmed.autoencoder import (
+from synthmed.config import AutoencoderConfig
+from synthmed.errors import ConfigError, InputError
+from synthmed.models.autoencoder import (
     build_autoencoder,
     haar,
     inverse_haar,
     one_hot,
     principal_axes,
 )
-from synthmed.config import AutoencoderConfig
-from synthmed.errors import ConfigError, InputError
-from synthmed.objectives import edge_loss, gaussian_kl, label_loss
+from synthmed.training.objectives import edge_loss, gaussian_kl, label_loss
 
 SMALL = AutoencoderConfig(channels=(16, 16), latent_channels=12)
 

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from synthmed.autoencoder import build_autoencoder
-from synthmed.checkpoint import RECORD, WEIGHTS, load_autoencoder, load_denoiser, save_model
-from synthmed.conditioning import Conditioning
 from synthmed.config import AutoencoderConfig, ConditioningConfig, DenoiserConfig, DiffusionConfig
-from synthmed.denoiser import build_denoiser
+from synthmed.diffusion.conditioning import Conditioning
 from synthmed.errors import ConfigError, InputError, SynthmedError
 from synthmed.files import sha256_file
-from synthmed.space import Space
+from synthmed.models.autoencoder import build_autoencoder
+from synthmed.models.checkpoint import RECORD, WEIGHTS, load_autoencoder, load_denoiser, save_model
+from synthmed.models.denoiser import build_denoiser
+from synthmed.prepare.space import Space
 
 ARCHITECTURE = AutoencoderConfig(channels=(16, 16), latent_channels=8)
 SPACE = Space((8, 8, 8), (1.0, 1.0, 2.0), label_values=(0, 3))

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from cohorts import mask, save, scan, write_decathlon, write_folder, write_table
 
-from synthmed.case import Case, Cohort
-from synthmed.cohort import format_fingerprint, list_source, read_cohort, split_by_subject
+from synthmed.cohort.case import Case, Cohort
+from synthmed.cohort.fingerprint import fingerprint, measure
+from synthmed.cohort.matching import capture, match_names, numbers_where_possible, read_table
+from synthmed.cohort.read import format_fingerprint, list_source, read_cohort, split_by_subject
 from synthmed.config import CohortConfig, dump_config, parse_config
 from synthmed.errors import ConfigError, InputError
-from synthmed.fingerprint import fingerprint, measure
-from synthmed.matching import capture, match_names, numbers_where_possible, read_table
 
 
 def read(path: Path, **settings: Any) -> Cohort:

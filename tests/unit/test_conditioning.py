@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from synthmed.conditioning import Conditioning
 from synthmed.config import ConditioningConfig
+from synthmed.diffusion.conditioning import Conditioning
 from synthmed.errors import ConfigError
 
 CONFIG = ConditioningConfig(classes=("sex",), scalars=("age",))

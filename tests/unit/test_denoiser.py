@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from synthmed.augmentation import AUGMENTATION_DIM
 from synthmed.config import DenoiserConfig
-from synthmed.denoiser import build_denoiser, time_features
 from synthmed.errors import ConfigError, InputError
-from synthmed.schedule import seeded
-from synthmed.transformer import grid_positions
+from synthmed.models.augmentation import AUGMENTATION_DIM
+from synthmed.models.denoiser import build_denoiser, time_features
+from synthmed.models.transformer import grid_positions
+from synthmed.training.schedule import seeded
 
 TRANSFORMER = DenoiserConfig(width=64, depth=2, num_head_channels=32)
 UNET = DenoiserConfig(kind="unet", channels=(32, 64), num_res_blocks=1, num_head_channels=32)

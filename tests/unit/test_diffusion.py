@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from synthmed.diffusion import (
+from synthmed.diffusion.process import (
     PATHS,
     add_noise,
     guided_denoiser,
@@ -19,7 +19,7 @@ from synthmed.diffusion import (
     to_sample,
     training_loss,
 )
-from synthmed.samplers import draw_noise, time_grid
+from synthmed.diffusion.samplers import draw_noise, time_grid
 
 PREDICTIONS = ("epsilon", "sample", "velocity")
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from synthmed.autoencoder import build_autoencoder
-from synthmed.checkpoint import save_model
 from synthmed.config import parse_config
 from synthmed.errors import InputError
 from synthmed.evaluation import SCHEMA, evaluate, format_evaluation
 from synthmed.evaluation.cases import synthetic_cases
 from synthmed.files import write_json
 from synthmed.io import write_volume
-from synthmed.space import Space
+from synthmed.models.autoencoder import build_autoencoder
+from synthmed.models.checkpoint import save_model
+from synthmed.prepare.space import Space
 from synthmed.volume import Volume
 
 GRID = (16, 16, 16)

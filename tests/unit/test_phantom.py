@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from synthmed.phantom import Phantom
+from synthmed.cohort.phantom import Phantom
 
 
 @pytest.fixture(scope="module")

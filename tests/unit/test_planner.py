@@ -11,12 +11,12 @@ import torch
 from cohorts import save, scan, write_decathlon, write_folder
 from torch import Tensor, nn
 
-from synthmed.autoencoder import build_autoencoder, one_hot
 from synthmed.config import CohortConfig, Config, load_config, parse_config
-from synthmed.denoiser import build_denoiser
 from synthmed.errors import InputError
-from synthmed.machine import Machine, describe_machine
-from synthmed.planner import (
+from synthmed.models.autoencoder import build_autoencoder, one_hot
+from synthmed.models.denoiser import build_denoiser
+from synthmed.prepare.machine import Machine, describe_machine
+from synthmed.prepare.planner import (
     autoencoder_bytes_per_voxel,
     denoiser_bytes_per_cell,
     estimate_memory,

@@ -14,8 +14,8 @@ from cohorts import mask, save, scan, write_table
 
 from synthmed.config import parse_config
 from synthmed.errors import InputError
-from synthmed.prepared import load_space, load_split, read_cases
-from synthmed.preprocess import prepare
+from synthmed.prepare.prepared import load_space, load_split, read_cases
+from synthmed.prepare.preprocess import prepare
 
 
 @pytest.fixture(scope="module")

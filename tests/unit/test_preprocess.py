@@ -16,7 +16,7 @@ from cohorts import AFFINE, mask, save, scan, write_folder
 from synthmed.config import Config, parse_config
 from synthmed.errors import InputError
 from synthmed.files import read_json, sha256_file
-from synthmed.preprocess import (
+from synthmed.prepare.preprocess import (
     Space,
     from_network,
     label_from_network,
@@ -232,7 +232,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path: Path, monkeypatch: 
     settings = config(write_folder(tmp_path / "in"))
     prepare(settings, tmp_path / "whole", progress=False)
 
-    import synthmed.staging as staging
+    import synthmed.prepare.staging as staging
 
     done: list[int] = []
     real: Callable[..., Any] = staging.preprocess
@@ -257,7 +257,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path: Path, monkeypatch: 
 
 
 def test_a_finished_stage_prepares_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import synthmed.staging as staging
+    import synthmed.prepare.staging as staging
 
     root, out = write_folder(tmp_path / "in"), tmp_path / "out"
     prepare(config(root), out, progress=False)
@@ -375,7 +375,7 @@ def test_a_label_value_that_no_training_patient_has_is_refused_unless_named(tmp_
 def test_a_full_disk_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    import synthmed.staging as staging
+    import synthmed.prepare.staging as staging
     from synthmed.errors import StorageError
 
     def full(*args: Any, **kwargs: Any) -> None:

@@ -18,18 +18,18 @@ import numpy as np
 import pytest
 import torch
 
-import synthmed.generated
-import synthmed.sampling
-from synthmed.autoencoder import build_autoencoder
-from synthmed.checkpoint import load_autoencoder, load_denoiser, save_model
-from synthmed.conditioning import Conditioning
+import synthmed.sampling.generate
+import synthmed.sampling.generated
 from synthmed.config import AutoencoderConfig, ConditioningConfig, DenoiserConfig, DiffusionConfig, SamplingConfig
-from synthmed.denoiser import build_denoiser
+from synthmed.diffusion.conditioning import Conditioning
 from synthmed.errors import ConfigError, StorageError
 from synthmed.export.samples import parse_description, read_samples
 from synthmed.files import sha256_file
-from synthmed.sampling import generate, sample_latents, volume_seed
-from synthmed.space import Space
+from synthmed.models.autoencoder import build_autoencoder
+from synthmed.models.checkpoint import load_autoencoder, load_denoiser, save_model
+from synthmed.models.denoiser import build_denoiser
+from synthmed.prepare.space import Space
+from synthmed.sampling.generate import generate, sample_latents, volume_seed
 
 SPACE = Space(
     grid=(8, 12, 8),
@@ -245,7 +245,7 @@ class TestResume:
         self, begun: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = digests(begun)
-        monkeypatch.setattr(synthmed.sampling, "sample_latents", lambda *_: pytest.fail("sampled again"))
+        monkeypatch.setattr(synthmed.sampling.generate, "sample_latents", lambda *_: pytest.fail("sampled again"))
         assert digests(again(models, begun)) == before
 
     @pytest.mark.parametrize("victim", ["images/synth_00002.nii.gz", "labels/synth_00005.nii.gz", "samples.csv"])
@@ -275,7 +275,7 @@ class TestResume:
         stop_after: int,
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(synthmed.sampling, "append_row", interrupting(stop_after))
+            patch.setattr(synthmed.sampling.generate, "append_row", interrupting(stop_after))
             with pytest.raises(KeyboardInterrupt):
                 again(models, tmp_path / "set")
         assert len(table(tmp_path / "set")) == stop_after - 1
@@ -293,7 +293,7 @@ class TestResume:
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
             "    replace(source, target)\n"
             "os.replace = die\n"
-            "from synthmed.sampling import generate\n"
+            "from synthmed.sampling.generate import generate\n"
             "sampling = SamplingConfig.model_validate_json(sys.argv[1])\n"
             "generate(*map(Path, sys.argv[2:]), sampling=sampling, seed=1, progress=False)\n"
         )
@@ -322,7 +322,7 @@ def interrupting(call: int) -> Any:
     def append(out: Path, row: Any) -> None:
         if next(calls) == call:
             raise KeyboardInterrupt
-        synthmed.generated.append_row(out, row)
+        synthmed.sampling.generated.append_row(out, row)
 
     return append
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from small_runs import SPACE, blobs, small_config
 from torch import nn
 
-from synthmed import loop, schedule
-from synthmed.augmentation import AUGMENTATION_DIM, ROTATION, SHIFT, augment, draw_augmentation
-from synthmed.checkpoint import load_autoencoder, load_denoiser
 from synthmed.config import TrainingConfig
-from synthmed.devices import make_fabric, resolve_device, resolve_precision
 from synthmed.errors import ConfigError, InputError, StorageError, TrainingDiverged
-from synthmed.journal import Journal, read_log
-from synthmed.latents import channel_statistics, latent_scale
-from synthmed.objectives import dice, psnr
-from synthmed.resume import CHECKPOINT, TrainingState, first_difference, load_state, save_state
-from synthmed.training import data_digest, train_autoencoder, train_denoiser
+from synthmed.models.augmentation import AUGMENTATION_DIM, ROTATION, SHIFT, augment, draw_augmentation
+from synthmed.models.checkpoint import load_autoencoder, load_denoiser
+from synthmed.models.devices import make_fabric, resolve_device, resolve_precision
+from synthmed.training import loop, schedule
+from synthmed.training.fit import data_digest, train_autoencoder, train_denoiser
+from synthmed.training.journal import Journal, read_log
+from synthmed.training.latents import channel_statistics, latent_scale
+from synthmed.training.objectives import dice, psnr
+from synthmed.training.resume import CHECKPOINT, TrainingState, first_difference, load_state, save_state
 
 TRAIN, HOLDOUT = blobs(6, seed=1), blobs(3, seed=2)
 
@@ -414,7 +414,7 @@ def test_an_absent_device_is_refused():
 
 def test_bf16_gradients_of_the_autoencoder_agree_with_float32():
     """The guard against torch's bf16 weight gradients rests on widths other than 2 being right."""
-    from synthmed.autoencoder import build_autoencoder
+    from synthmed.models.autoencoder import build_autoencoder
 
     gradients = []
     with schedule.seeded(0):

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from synthmed.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
 from synthmed.config import SamplingConfig
-from synthmed.devices import resolve_device
-from synthmed.diffusion import PATHS, guided_denoiser, start_time
+from synthmed.diffusion.process import PATHS, guided_denoiser, start_time
+from synthmed.diffusion.samplers import SAMPLERS, draw_noise, time_grid
 from synthmed.errors import ConfigError
 from synthmed.files import sha256_json
-from synthmed.generated import Row, append_row, begin, finished_rows, volume_name, write_pair, write_table
-from synthmed.samplers import SAMPLERS, draw_noise, time_grid
-from synthmed.space import from_network
+from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
+from synthmed.models.devices import resolve_device
+from synthmed.prepare.space import from_network
+from synthmed.sampling.generated import Row, append_row, begin, finished_rows, volume_name, write_pair, write_table
 from synthmed.volume import Volume
 
 Condition = Mapping[str, Any]

@@ -14,16 +14,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from synthmed.case import Case, Cohort
-from synthmed.cohort import read_cohort, split_by_subject
+from synthmed.cohort.case import Case, Cohort
+from synthmed.cohort.fingerprint import fingerprint
+from synthmed.cohort.read import read_cohort, split_by_subject
 from synthmed.config import Config
-from synthmed.duplicates import drop_exact, near_duplicates
 from synthmed.errors import InputError
 from synthmed.files import storage_errors, write_json, write_text
-from synthmed.fingerprint import fingerprint
-from synthmed.space import Space, from_network, label_from_network, label_to_network, to_network
-from synthmed.staging import Entry, Staging, prepare_cases
-from synthmed.transform import Preprocessed, Record, preprocess, restore
+from synthmed.prepare.duplicates import drop_exact, near_duplicates
+from synthmed.prepare.space import Space, from_network, label_from_network, label_to_network, to_network
+from synthmed.prepare.staging import Entry, Staging, prepare_cases
+from synthmed.prepare.transform import Preprocessed, Record, preprocess, restore
 
 __all__ = [
     "Preprocessed",

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthmed.cohort.phantom import GENERATOR, Phantom
 from synthmed.errors import InputError
 from synthmed.files import sha256_file, sha256_json
 from synthmed.io import read_label, read_volume
-from synthmed.phantom import GENERATOR, Phantom
 from synthmed.volume import Volume
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synthmed.augmentation import augment, draw_augmentation
-from synthmed.autoencoder import one_hot
 from synthmed.config import AutoencoderConfig, TrainingConfig
-from synthmed.prepared import PreparedSplit
+from synthmed.models.augmentation import augment, draw_augmentation
+from synthmed.models.autoencoder import one_hot
+from synthmed.prepare.prepared import PreparedSplit
 
 AUTOENCODER_MEASUREMENTS = ("train_loss", "holdout_loss", "train_psnr", "holdout_psnr", "train_dice", "holdout_dice")
 _EVALUATED_CASES = 32
@@ -55,7 +55,7 @@ def label_loss(logits: Tensor, onehot: Tensor) -> Tensor:
 def autoencoder_loss(
     train: PreparedSplit, config: AutoencoderConfig, settings: TrainingConfig, adversary: Adversary | None
 ) -> Callable[[nn.Module, Tensor, torch.Generator, int], Tensor]:
-    """Return the loss of a step as `synthmed.loop.Task` takes it."""
+    """Return the loss of a step as `synthmed.training.loop.Task` takes it."""
 
     def loss(model: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
         device = next(model.parameters()).device

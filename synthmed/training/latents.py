@@ -8,9 +8,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from synthmed.augmentation import AUGMENTATION_DIM, augment, draw_augmentation
-from synthmed.autoencoder import LabelledAutoencoder, one_hot
-from synthmed.prepared import PreparedSplit
+from synthmed.models.augmentation import AUGMENTATION_DIM, augment, draw_augmentation
+from synthmed.models.autoencoder import LabelledAutoencoder, one_hot
+from synthmed.prepare.prepared import PreparedSplit
 
 AUGMENTED_COPIES = 16
 SPECTRUM = 0.5

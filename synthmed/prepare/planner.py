@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from synthmed.cohort import Cohort, read_cohort
+from synthmed.cohort.fingerprint import Facts, fingerprint, measure
+from synthmed.cohort.matching import summary
+from synthmed.cohort.read import Cohort, read_cohort
 from synthmed.config import CohortConfig, Config, parse_config
 from synthmed.errors import InputError
-from synthmed.fingerprint import Facts, fingerprint, measure
-from synthmed.machine import GIB, Machine, describe_machine
-from synthmed.matching import summary
+from synthmed.prepare.machine import GIB, Machine, describe_machine
 
 SHARE_OF_MEMORY = 0.5
 """Largest share of the machine's memory that a plan may take."""
@@ -85,7 +85,7 @@ def plan(content: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     Parameters
     ----------
     content : mapping
-        What `synthmed.fingerprint.fingerprint` returns.
+        What `synthmed.cohort.fingerprint.fingerprint` returns.
     machine : Machine
 
     Raises

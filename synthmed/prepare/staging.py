@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from synthmed.case import Case, Cohort
+from synthmed.cohort.case import Case, Cohort
+from synthmed.cohort.fingerprint import Facts, measure
+from synthmed.cohort.matching import summary
 from synthmed.errors import InputError
 from synthmed.files import read_json, sha256_file, sha256_json, write_json, write_text
-from synthmed.fingerprint import Facts, measure
 from synthmed.io import write_volume
-from synthmed.matching import summary
-from synthmed.space import Space
-from synthmed.transform import Record, preprocess
+from synthmed.prepare.space import Space
+from synthmed.prepare.transform import Record, preprocess
 
 PROCEDURE = 1
 """Version of the preprocessing: raised when the voxels it writes change, so that old cases are prepared again."""

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthmed.config import CohortConfig
-from synthmed.errors import InputError
-from synthmed.files import read_json, sha256_json
-from synthmed.locating import below, bids_subject, nifti_below, sibling_labels, unique_names, volumes
-from synthmed.matching import (
+from synthmed.cohort.locating import below, bids_subject, nifti_below, sibling_labels, unique_names, volumes
+from synthmed.cohort.matching import (
     find_column,
     match_names,
     numbers_where_possible,
     read_table,
     summary,
 )
-from synthmed.phantom import LABEL_NAMES, Phantom
+from synthmed.cohort.phantom import LABEL_NAMES, Phantom
+from synthmed.config import CohortConfig
+from synthmed.errors import InputError
+from synthmed.files import read_json, sha256_json
 
 if TYPE_CHECKING:
     from synthmed.io.dicom import Series

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from synthmed.errors import InputError
-from synthmed.space import Space
+from synthmed.prepare.space import Space
 from synthmed.volume import Affine, Geometry, Volume, reorient
 
 Triple = tuple[int, int, int]

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from synthmed.autoencoder import LabelledAutoencoder, build_autoencoder
-from synthmed.conditioning import Conditioning
 from synthmed.config import AutoencoderConfig, DenoiserConfig, DiffusionConfig
-from synthmed.denoiser import Denoiser, LatentShape, build_denoiser
+from synthmed.diffusion.conditioning import Conditioning
 from synthmed.errors import ConfigError, InputError
 from synthmed.files import atomic_path, read_json, sha256_file, write_json
-from synthmed.space import Space
+from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
+from synthmed.models.denoiser import Denoiser, LatentShape, build_denoiser
+from synthmed.prepare.space import Space
 
 WEIGHTS = "model.safetensors"
 RECORD = "model.json"

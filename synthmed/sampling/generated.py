@@ -18,7 +18,7 @@ import numpy as np
 from synthmed.errors import ConfigError
 from synthmed.files import read_json, sha256_file, storage_errors, write_json, write_text
 from synthmed.io import write_volume
-from synthmed.space import Space
+from synthmed.prepare.space import Space
 from synthmed.volume import Volume
 
 TABLE = "samples.csv"

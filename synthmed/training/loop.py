@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from synthmed.config import TrainingConfig
 from synthmed.errors import ConfigError, TrainingDiverged
-from synthmed.journal import Journal
-from synthmed.resume import TrainingState, load_state, save_state
-from synthmed.schedule import batch_indices, ema_decay, learning_rate, seeded, step_generator
+from synthmed.training.journal import Journal
+from synthmed.training.resume import TrainingState, load_state, save_state
+from synthmed.training.schedule import batch_indices, ema_decay, learning_rate, seeded, step_generator
 
 # A run of some hundred steps is shorter than the usual second moment remembers (0.999).
 _BETAS = (0.9, 0.99)

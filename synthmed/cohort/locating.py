@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from synthmed.cohort.matching import capture, stem
 from synthmed.errors import ConfigError, InputError
-from synthmed.matching import capture, stem
 
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[0-9A-Za-z]+)(?=[_/]|$)")
 

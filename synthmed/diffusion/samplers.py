@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from synthmed.noise_paths import NoisePath
+from synthmed.diffusion.noise_paths import NoisePath
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Sampler = Callable[..., Tensor]

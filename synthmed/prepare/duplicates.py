@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from synthmed.case import Case, Cohort
+from synthmed.cohort.case import Case, Cohort
+from synthmed.cohort.matching import summary
 from synthmed.errors import InputError
 from synthmed.io import read_volume
-from synthmed.matching import summary
-from synthmed.staging import Entry, Staging
+from synthmed.prepare.staging import Entry, Staging
 
 NEAR = 0.995
 """Correlation of thumbnails from which two scans count as near-duplicates.

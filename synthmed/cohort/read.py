@@ -11,12 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from synthmed.case import Case, Cohort
-from synthmed.config import CohortConfig
-from synthmed.errors import ConfigError, InputError
-from synthmed.files import sha256_json
-from synthmed.fingerprint import format_fingerprint
-from synthmed.importers import (
+from synthmed.cohort.case import Case, Cohort
+from synthmed.cohort.fingerprint import format_fingerprint
+from synthmed.cohort.importers import (
     CASE_COLUMNS,
     IMPORTERS,
     SUBJECT_COLUMNS,
@@ -24,7 +21,10 @@ from synthmed.importers import (
     Found,
     detect_format,
 )
-from synthmed.matching import find_column, match_names, numbers_where_possible, read_table, stem, summary
+from synthmed.cohort.matching import find_column, match_names, numbers_where_possible, read_table, stem, summary
+from synthmed.config import CohortConfig
+from synthmed.errors import ConfigError, InputError
+from synthmed.files import sha256_json
 
 __all__ = [
     "IMPORTERS",

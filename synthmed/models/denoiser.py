@@ -11,10 +11,10 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
-from synthmed.augmentation import AUGMENTATION_DIM
 from synthmed.config import DenoiserConfig
 from synthmed.errors import ConfigError, InputError
-from synthmed.transformer import LatentTransformer
+from synthmed.models.augmentation import AUGMENTATION_DIM
+from synthmed.models.transformer import LatentTransformer
 
 LatentShape = tuple[int, int, int, int]
 _TIME_FEATURES = 256

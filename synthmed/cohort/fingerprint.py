@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from synthmed.case import Cohort
+from synthmed.cohort.case import Cohort
 from synthmed.volume import Volume, reorient
 
 PERCENTILES = (0.0, 0.5, 50.0, 99.5, 99.9, 100.0)

@@ -16,7 +16,7 @@ from torch import Tensor
 from synthmed.errors import InputError
 from synthmed.files import read_json
 from synthmed.io import read_label, read_volume
-from synthmed.space import Space, label_to_network, to_network
+from synthmed.prepare.space import Space, label_to_network, to_network
 from synthmed.volume import Volume
 
 Split = Literal["train", "holdout"]

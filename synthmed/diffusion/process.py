@@ -1,6 +1,6 @@
 """What a network predicts on a noise path, the training loss and guidance.
 
-Time runs from data to noise, t in [0, 1]; a path (`synthmed.noise_paths`) gives
+Time runs from data to noise, t in [0, 1]; a path (`synthmed.diffusion.noise_paths`) gives
 
     x_t = alpha(t) x_0 + sigma(t) eps,    eps ~ N(0, I).
 
@@ -10,7 +10,7 @@ One velocity serves every path: the tangent of the path scaled so that alpha s -
 
 On the rectified path (a, s) = (-1, 1) and v = dx_t/dt = eps - x_0 (Lipman et al. 2023, arXiv:2210.02747); on a
 variance-preserving path (a, s) = (-sigma, alpha) and v = alpha eps - sigma x_0 (Salimans and Ho 2022,
-arXiv:2202.00512, appendix D). The samplers are in `synthmed.samplers`.
+arXiv:2202.00512, appendix D). The samplers are in `synthmed.diffusion.samplers`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from synthmed.noise_paths import PATHS as PATHS
-from synthmed.noise_paths import NoisePath as NoisePath
+from synthmed.diffusion.noise_paths import PATHS as PATHS
+from synthmed.diffusion.noise_paths import NoisePath as NoisePath
 
 MIN_SNR_GAMMA = 5.0
 _SMALLEST_ALPHA = 0.01

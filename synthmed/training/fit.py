@@ -13,27 +13,27 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from synthmed.autoencoder import build_autoencoder
-from synthmed.checkpoint import LoadedAutoencoder, load_autoencoder, save_model
-from synthmed.conditioning import Conditioning
 from synthmed.config import AutoencoderConfig, Config, DenoiserConfig
-from synthmed.denoiser import build_denoiser
-from synthmed.devices import make_fabric
-from synthmed.diffusion import PATHS, holdout_loss, training_loss
+from synthmed.diffusion.conditioning import Conditioning
+from synthmed.diffusion.process import PATHS, holdout_loss, training_loss
 from synthmed.errors import ConfigError
-from synthmed.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
-from synthmed.loop import Outcome, Task, fit
-from synthmed.objectives import (
+from synthmed.models.autoencoder import build_autoencoder
+from synthmed.models.checkpoint import LoadedAutoencoder, load_autoencoder, save_model
+from synthmed.models.denoiser import build_denoiser
+from synthmed.models.devices import make_fabric
+from synthmed.prepare.prepared import PreparedSplit, load_space, load_split
+from synthmed.prepare.space import Space
+from synthmed.training.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
+from synthmed.training.loop import Outcome, Task, fit
+from synthmed.training.objectives import (
     AUTOENCODER_MEASUREMENTS,
     Adversary,
     autoencoder_evaluation,
     autoencoder_loss,
     measure_autoencoder,
 )
-from synthmed.prepared import PreparedSplit, load_space, load_split
-from synthmed.resume import CHECKPOINT
-from synthmed.schedule import seeded, step_generator
-from synthmed.space import Space
+from synthmed.training.resume import CHECKPOINT
+from synthmed.training.schedule import seeded, step_generator
 
 _EVALUATED_LATENTS = 64
 
@@ -63,7 +63,7 @@ def fit_autoencoder(
     Raises
     ------
     ConfigError, InputError, TrainingDiverged, StorageError, KeyboardInterrupt
-        See `synthmed.loop.fit`.
+        See `synthmed.training.loop.fit`.
     """
     splits = load_split(prepare_dir, "train"), load_split(prepare_dir, "holdout")
     return train_autoencoder(config, *splits, load_space(prepare_dir), Path(out), device=device, progress=progress)

@@ -1,0 +1,1 @@
+"""Reading cohorts: importers, patients, duplicates, the split and the fingerprint."""

@@ -1,0 +1,1 @@
+"""Noise paths, losses, samplers and conditions: the mathematics of generation."""

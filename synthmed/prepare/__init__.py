@@ -1,0 +1,1 @@
+"""From a cohort to one grid: planning, geometry, normalisation, and what was prepared."""

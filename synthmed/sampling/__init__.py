@@ -1,0 +1,1 @@
+"""Drawing volumes and streaming them to disk."""

@@ -1,0 +1,1 @@
+"""One resumable loop for both networks."""
