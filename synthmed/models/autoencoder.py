@@ -101,6 +101,12 @@ class LabelledAutoencoder(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE))
         self.project: nn.Conv3d | None = None
         self.expand: nn.ConvTranspose3d | None = None
+        # Block by block, the linear map leaves edges between blocks: what it decodes is seen again across them.
+        hidden = 2 * config.channels[0]
+        self.refine = nn.Sequential(
+            nn.Conv3d(channels, hidden, 3, padding=1), nn.SiLU(), nn.Conv3d(hidden, channels, 3, padding=1)
+        )
+        _zero(self.refine[-1])
         if config.linear_shortcut:
             self.project = nn.Conv3d(channels, config.latent_channels, block, block)
             self.expand = nn.ConvTranspose3d(config.latent_channels, channels, block, block)
@@ -141,7 +147,7 @@ class LabelledAutoencoder(nn.Module):
         bands = self.network.decode(latent)
         if self.expand is not None:
             bands = bands + self.expand(latent)
-        volume = inverse_haar(bands.float())
+        volume = inverse_haar((bands + self.refine(bands)).float())
         logits = self.temperature * volume[:, 1:] if self.num_classes > 1 else None
         return volume[:, :1], logits
 

@@ -117,6 +117,17 @@ def test_the_gain_is_how_far_a_unit_of_a_channel_moves_the_volume():
     assert without.channel_gain().tolist() == [1.0] * 12
 
 
+def test_what_is_decoded_is_refined_across_the_border_of_a_block():
+    model = build_autoencoder(SMALL, 1)
+    bands = torch.zeros(1, 8, 4, 4, 4)  # two blocks of two cells a side
+    with torch.no_grad():
+        assert not model.refine(torch.ones_like(bands)).any()
+        torch.nn.init.constant_(model.refine[-1].weight, 0.1)
+        still = model.refine(bands)
+        bands[:, :, 1] = 1.0  # the last cell of the first block
+        assert (model.refine(bands) - still)[:, :, 2].abs().min() > 0
+
+
 def test_there_is_no_attention_in_the_network():
     names = [type(m).__name__ for m in build_autoencoder(SMALL, 2).modules()]
     assert not [n for n in names if "Attention" in n]
