@@ -106,10 +106,12 @@ def warp(query: Tensor, pose: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     -------
     features, mask : Tensor, shape (B, n)
     """
-    at = points @ pose[:, :3, :3].transpose(1, 2) + pose[:, None, :3, 3]
-    half = torch.tensor([n / 2 for n in query.shape[2:]])
-    grid = (at / half).flip(-1)[:, :, None, None]
-    sampled = grid_sample(query, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[..., 0, 0]
+    # grid_sample wants the last axis first, in units of half the grid.
+    scaled = (pose[:, :3] / torch.tensor([n / 2 for n in query.shape[2:]])[:, None]).flip(1)
+    grid = torch.baddbmm(scaled[:, None, :, 3], points.expand(len(pose), -1, -1), scaled[:, :, :3].transpose(1, 2))
+    sampled = grid_sample(query, grid[:, :, None, None], mode="bilinear", padding_mode="zeros", align_corners=False)[
+        ..., 0, 0
+    ]
     return sampled[:, 0], sampled[:, -1]
 
 

@@ -135,8 +135,8 @@ def member_share_test(
     sizes = [min(len(order), max(5, math.ceil(depth * len(order)))) for depth in depths]
     counts = np.stack([np.bincount(nearest[order[:size]], minlength=len(member)) for size in sizes]).astype(float)
     observed = counts @ member
-    labels = np.stack([rng.permutation(member) for _ in range(rounds)], 1).astype(float)
-    reached = (counts @ labels >= observed[:, None] - 1e-9).sum(1)
+    labels = rng.permuted(np.tile(member.astype(float), (rounds, 1)), axis=1)
+    reached = (counts @ labels.T >= observed[:, None] - 1e-9).sum(1)
     return (observed / sizes).tolist(), ((1 + reached) / (1 + rounds)).tolist()
 
 

@@ -71,6 +71,8 @@ def audit(
         If a volume cannot be read or the sets cannot be compared.
     """
     rules = load_policy(policy)
+    if out is not None:
+        _refuse_file(Path(out))
     _refuse_same_folder({"train": train, "holdout": holdout, "synthetic": synthetic})
     parts = (("train", train, train_patients), ("holdout", holdout, holdout_patients), ("synthetic", synthetic, None))
     with tqdm(desc="reading", unit=" scans", disable=not progress, file=sys.stderr) as bar:
@@ -85,6 +87,11 @@ def audit(
 def distinct(scans: Sequence[Scan]) -> list[Scan]:
     """Drop scans whose voxels another one has already; the order is kept."""
     return list({scan.content: scan for scan in reversed(scans)}.values())[::-1]
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError("The reports need a folder", found=f"the file {out}")
 
 
 def _refuse_same_folder(sources: dict[str, Source]) -> None:

@@ -154,6 +154,7 @@ def test_a_holdout_of_five_is_inconclusive(root: Path) -> None:
     assert any("Only 5 held-out patients" in reason for reason in report.reasons)
 
 
+@pytest.mark.slow
 def test_other_spacings_are_resampled_and_the_copy_is_found(root: Path) -> None:
     from scipy import ndimage
 
@@ -208,7 +209,7 @@ def _wrong_table(root: Path) -> list[str]:
         (_both_tables, 2, "--patients is for both sets"),
         (_wrong_table, 2, "no row for 12 holdout volumes"),
         (lambda root: _arguments(root, "x", policy="lenient"), 2, "one of default, research, strict"),
-        (lambda root: _arguments(root, "codes"), 2, "Cannot write the reports"),
+        (lambda root: _arguments(root, "codes"), 2, "The reports need a folder"),
     ],
 )
 def test_what_cannot_be_audited_says_so_in_one_line(
@@ -240,10 +241,3 @@ def test_the_module_runs_without_importing_torch_for_help() -> None:
     )
     assert shown.returncode == 0
     assert "4 INCONCLUSIVE" in shown.stdout
-
-
-def test_scales_a_thousandfold_apart_do_not_hide_a_copy(root: Path) -> None:
-    volumes = [np.asarray(1000 * v) for v in [*scans(list(HONEST)[1:]), scan(7)]]
-    report = privacy.audit(root / "train", root / "holdout", volumes, policy="research")
-    assert report.verdict == "FAIL"
-    assert report.release["measurements"]["identity_matches"] == 1
