@@ -8,9 +8,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import privacy
 import pytest
 from scipy import ndimage
+
+import privacy
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 Patient = tuple[str, list[Path]]
