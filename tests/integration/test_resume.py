@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from synthmed.files import read_json
 from synthmed.models.checkpoint import RECORD, WEIGHTS
 from synthmed.training.journal import read_log
@@ -27,6 +29,7 @@ def _run(out: Path, *death: str) -> int:
     return subprocess.run([sys.executable, SCRIPT, out, *death], env=environment, check=False).returncode
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert _run(tmp_path / "whole") == 0
     for stage, where in DEATHS.items():

@@ -1,0 +1,90 @@
+"""The whole run through the command line, to a verified release that names nobody."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import yaml
+from tiny_run import synthmed, write_config
+
+from privacy.policy import load_policy
+
+pytestmark = pytest.mark.slow
+
+# The tiny models and cohort are too weak for the shipped policies; what is tested here is the way, not the verdict.
+LENIENT = {"max_copy_rate_upper": 0.5, "max_match_excess_upper": 0.5, "min_recall_lower": 0.5, "confidence": 0.8}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Run everything once."""
+    folder = tmp_path_factory.mktemp("whole run ü")
+    policy = yaml.safe_load(_bundled())
+    for key, value in LENIENT.items():
+        policy["thresholds"][key]["value"] = value
+    (folder / "lenient.yaml").write_text(yaml.safe_dump(policy | {"name": "lenient"}), encoding="utf-8")
+    config = write_config(
+        folder,
+        cohort={"phantom": {"num_subjects": 40, "shape": [16, 16, 16]}},
+        sampling={"num_samples": 24},
+        audit={"policy": str(folder / "lenient.yaml")},
+    )
+    result = synthmed("run", config, "--run-dir", folder / "r")
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def _bundled():
+    from importlib.resources import files
+
+    assert load_policy("research").name == "research"
+    return (files("privacy") / "policies" / "research.yaml").read_text(encoding="utf-8")
+
+
+def test_the_end_says_what_was_made_and_where(finished):
+    folder, result = finished
+    for words in ("24 synthetic volumes", "PASS", "segmenter Dice", str(folder / "r" / "export" / "release")):
+        assert words in result.stdout
+
+
+def test_the_release_verifies_and_a_changed_byte_is_named(finished, tmp_path):
+    folder, _ = finished
+    assert synthmed("verify", folder / "r" / "export" / "release").returncode == 0
+    release = shutil.copytree(folder / "r" / "export" / "release", tmp_path / "release")
+    victim = sorted(release.rglob("*_0000.nii.gz"))[3]
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    broken = synthmed("verify", release)
+    assert broken.returncode == 8
+    assert victim.name in broken.stdout
+
+
+def test_no_file_of_the_release_names_a_patient_a_case_or_a_path(finished):
+    folder, _ = finished
+    with (folder / "r" / "prepare" / "cases.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    names = {row["case"] for row in rows} | {row["subject"] for row in rows} | {str(folder), folder.name}
+    for file in (folder / "r" / "export" / "release").rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        found = [name for name in names if name.encode() in content or name in str(file.relative_to(folder))]
+        assert found == [], file
+
+
+def test_a_second_run_does_nothing_again(finished):
+    folder, _ = finished
+    again = synthmed("run", folder / "r")
+    assert again.returncode == 0
+    assert again.stderr.count("done before") == 7
+
+
+def test_an_edited_verdict_or_sample_is_refused(finished, tmp_path):
+    folder, _ = finished
+    run = shutil.copytree(folder / "r", tmp_path / "r")
+    shutil.rmtree(run / "export")
+    report = run / "audit" / "release" / "report.json"
+    content = json.loads(report.read_text(encoding="utf-8"))
+    content["measurements"] = {**content["measurements"], "identity_matches": 9}
+    report.write_text(json.dumps(content), encoding="utf-8")
+    refused = synthmed("export", run)
+    assert refused.returncode == 3, refused.stderr
+    assert not (run / "export" / "release").exists()
