@@ -104,9 +104,9 @@ def test_a_disguise_keeps_the_grid_and_is_seeded(name: str) -> None:
 
 
 def test_the_plan_spreads_over_scans_and_disguises() -> None:
-    planned = plan(100, 0)
+    planned = plan(1000, 0)
     assert len(planned) == len(DISGUISES) * PER_DISGUISE
     assert len({k for _, k, _ in planned}) == len(planned)
-    assert [(name, k) for name, k, _ in planned] == [(name, k) for name, k, _ in plan(100, 0)]
-    assert [k for _, k, _ in planned] != [k for _, k, _ in plan(100, 1)]
+    assert [(name, k) for name, k, _ in planned] == [(name, k) for name, k, _ in plan(1000, 0)]
+    assert [k for _, k, _ in planned] != [k for _, k, _ in plan(1000, 1)]
     assert {k for _, k, _ in plan(3, 0)} == {0, 1, 2}
