@@ -10,7 +10,7 @@ from scipy import ndimage
 
 Array = NDArray[np.float32]
 Disguise = Callable[[Array, np.random.Generator], Array]
-PER_DISGUISE = 6
+PER_DISGUISE = 10
 
 
 def identity(volume: Array, rng: np.random.Generator) -> Array:

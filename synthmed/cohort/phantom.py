@@ -106,7 +106,7 @@ def _draw(points: Field, size: float, age: float, rng: np.random.Generator) -> t
     nucleus = _depth(points, place, np.array([0.15, 0.2, 0.16]) * rng.uniform(0.75, 1.3, 3))
     nucleus = np.minimum(nucleus, -ventricles)
 
-    tissue = 0.62 + 0.14 * _texture(points.shape[1:], rng) + 0.06 * points[0]
+    tissue = 0.62 + 0.28 * _texture(points.shape[1:], rng) + 0.06 * points[0]
     skin, inside = _soft(_depth(points, centre, head)), _soft(_depth(points, centre, brain))
     image = skin * (0.32 * (1 - inside) + inside * tissue)
     image += _soft(ventricles) * inside * (0.18 - image)
