@@ -23,9 +23,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "confidence": (0.8, 0.999),
     "false_match_rate": (1e-6, 0.1),
     "fdr": (0.001, 0.5),
-    "max_identity_matches": (0, 10_000),
-    "max_copy_rate_upper": (0.0, 0.5),
-    "max_match_excess_upper": (0.0, 0.5),
+    "max_identity_matches": (0, 3),
+    "max_copy_rate_upper": (0.0, 0.1),
+    "max_match_excess_upper": (0.0, 0.1),
     "min_membership_p": (1e-4, 0.2),
     "min_recall_lower": (0.5, 0.999),
     "min_train_patients": (5, 1_000_000),
@@ -165,6 +165,11 @@ def _failures(m: _Measured, limits: Mapping[str, float]) -> list[str]:
     if m["identity_matches"] > limits["max_identity_matches"]:
         reasons.append(
             f"{m['identity_matches']:.0f} of {m['samples']:.0f} distinct samples match one training patient more"
+            f" closely than people who differ do (allowed: {limits['max_identity_matches']:.0f})"
+        )
+    if m["holdout_matches"] > limits["max_identity_matches"]:
+        reasons.append(
+            f"{m['holdout_matches']:.0f} of {m['samples']:.0f} distinct samples match one held-out patient more"
             f" closely than people who differ do (allowed: {limits['max_identity_matches']:.0f})"
         )
     if m["copy_rate"] > limits["max_copy_rate_upper"]:

@@ -30,6 +30,8 @@ def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
     steward, release = out / "steward", out / "release"
     try:
         for folder in (release, steward):
+            _require_audit(folder)
+        for folder in (release, steward):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         _write_pairs(report, findings, steward / "pairs")
@@ -40,6 +42,16 @@ def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
         _write(release / "report.json", _json(report.release))
     except OSError as error:
         raise UsageError(f"Cannot write the reports to {out}", found=error.strerror or str(error)) from error
+
+
+def _require_audit(folder: Path) -> None:
+    """Refuse to replace a folder that an audit did not write."""
+    ours = {"report.json", "report.md", "samples.csv", "pairs"}
+    others = sorted(p.name for p in folder.iterdir() if p.name not in ours) if folder.is_dir() else []
+    if others:
+        raise UsageError(
+            f"{folder} is not an earlier audit's", found=others[0], next_step="Give --out a folder of its own"
+        )
 
 
 def release_markdown(release: dict[str, Any]) -> str:

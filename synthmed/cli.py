@@ -65,6 +65,8 @@ def _run(arguments: list[str], debug: bool) -> NoReturn:
         if debug:
             raise
         _end(error)
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -180,7 +180,7 @@ class Config(_Section):
     """A complete run."""
 
     name: str = Field("run", pattern=r"^[\w.-]+$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     cohort: CohortConfig = CohortConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     conditioning: ConditioningConfig = ConditioningConfig()
@@ -198,6 +198,8 @@ class Config(_Section):
     def _grid_divides(self) -> Config:
         step = self.autoencoder.downsampling
         bad = [n for n in self.preprocess.grid if n % step]
+        if self.sampling.guidance_scale != 1 and not self.conditioning.drop_probability:
+            raise ValueError("sampling.guidance_scale other than 1 needs conditioning.drop_probability above 0")
         if bad:
             raise ValueError(f"preprocess.grid {self.preprocess.grid} must be divisible by the autoencoder's {step}")
         return self

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from synthmed.config import find_config, load_config
 from synthmed.errors import ReleaseRefused
 from synthmed.files import read_json, sha256_file
 from synthmed.io import read_volume, write_volume
-from synthmed.pipeline import open_run, run_stages
+from synthmed.pipeline import run_stages
 from synthmed.stages import Run
 from synthmed.summary import summarise
 from synthmed.volume import Volume
@@ -33,7 +34,7 @@ def run_demo(root: Path, overrides: Iterable[str], *, progress: bool, say: Calla
     ReleaseRefused
         If the honest set is refused, or the leaking one is not.
     """
-    run = open_run("phantom", root, overrides)
+    run = Run(load_config(find_config("phantom"), overrides), root)
     run_stages(run, "export", progress=progress, say=say)
     say(f"\nThe other half: {NUM_COPIES} training scans, slightly changed, are slipped in among the synthetic ones")
     sources = slip_copies_in(run, root / "leaking")
@@ -88,9 +89,10 @@ def audit_and_export(run: Run, out: Path, *, progress: bool) -> tuple[str, str]:
         approval = approve(out / "generate", report, policy)
         export(out / "generate", approval, out / "release", config=run.config.export, audit_dir=report.parent)
     except ReleaseRefused as refusal:
-        return read_json(report)["verdict"], str(refusal)
+        if (verdict := read_json(report)["verdict"]) == "FAIL":
+            return verdict, str(refusal)
     raise ReleaseRefused(
-        "The gate let a set with copied training scans pass", next_step=f"Look at {out / 'audit' / 'steward'}"
+        "The audit did not find the copied training scans", next_step=f"Look at {out / 'audit' / 'steward'}"
     )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from synthmed import __version__
 from synthmed.config import dump_config, load_config
-from synthmed.errors import ConfigError, InputError
+from synthmed.errors import ConfigError, InputError, ReleaseRefused
 from synthmed.files import read_json, storage_errors, write_text
 from synthmed.stages import MANIFEST, Run, Say, Stage, run_stage
 
@@ -45,6 +46,8 @@ def run_stages(run: Run, last: str = "export", *, only: bool = False, progress: 
     say : callable
         Receives one line a stage.
     """
+    for stage in _until(last):
+        stage.source(run)  # a missing cohort or policy is said before anything is written
     with _alone(run.root):
         write_text(run.root / "config.yaml", dump_config(run.config))
         for stage in _until(last):
@@ -99,7 +102,7 @@ def _scans(run: Run) -> str:
 def _policy(run: Run) -> str:
     from privacy.policy import load_policy
 
-    return load_policy(run.config.audit.policy).sha256
+    return f"{load_policy(run.config.audit.policy).sha256}, synthmed {__version__}"
 
 
 def _prepare(run: Run, out: Path, progress: bool) -> None:
@@ -155,7 +158,13 @@ def _export(run: Run, out: Path, progress: bool) -> None:
     # A kill between the release's rename and the manifest leaves a release that no manifest vouches for.
     shutil.rmtree(out / "release", ignore_errors=True)
     samples, audit = run.stage("generate"), run.stage("audit") / "release"
-    approval = approve(samples, audit / "report.json", run.config.audit.policy)
+    try:
+        approval = approve(samples, audit / "report.json", run.config.audit.policy)
+    except ReleaseRefused as refusal:
+        evidence = f"The evidence: {audit.parent / 'steward' / 'report.md'}"
+        raise type(refusal)(
+            refusal.what, found=refusal.found, expected=refusal.expected, next_step=evidence
+        ) from refusal
     export(samples, approval, out / "release", config=run.config.export, audit_dir=audit)
 
 

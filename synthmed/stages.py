@@ -67,13 +67,15 @@ class Stage:
 
 
 def is_done(run: Run, stage: Stage) -> bool:
-    """Say whether a stage is finished and still matches its inputs and settings."""
+    """Say whether a stage is finished, its files unchanged, and still matches its inputs and settings."""
     folder = run.stage(stage.name)
     manifest = folder / MANIFEST
     if not manifest.is_file() or any(not (run.stage(i) / MANIFEST).is_file() for i in stage.inputs):
         return False
     record = read_json(manifest)
-    kept = all((folder / file).is_file() for file in record["outputs"])
+    kept = all(
+        (folder / file).is_file() and sha256_file(folder / file) == digest for file, digest in record["outputs"].items()
+    )
     return kept and record["key"] == sha256_json(_recipe(run, stage))
 
 
@@ -123,7 +125,7 @@ def _make_room(run: Run, stage: Stage, recipe: dict[str, Any], say: Say) -> None
         folder.mkdir(parents=True, exist_ok=True)
         return
     former = read_json(record)["recipe"]
-    if _identity(former, stage) == _identity(recipe, stage):
+    if _identity(former, stage) == _identity(recipe, stage) and not _shrinks(former, recipe, stage):
         return
     say(f"{stage.name}: {_difference(former, recipe)}; its former output goes to superseded/")
     _supersede(run, folder, sha256_json(former)[:8])
@@ -141,6 +143,11 @@ def _supersede(run: Run, folder: Path, tag: str) -> None:
 def _identity(recipe: dict[str, Any], stage: Stage) -> str:
     flat = _flatten(recipe)
     return sha256_json({k: v for k, v in flat.items() if k.removeprefix("settings.") not in stage.extends})
+
+
+def _shrinks(former: dict[str, Any], recipe: dict[str, Any], stage: Stage) -> bool:
+    old, new = _flatten(former), _flatten(recipe)
+    return any(new[f"settings.{key}"] < old[f"settings.{key}"] for key in stage.extends)
 
 
 def _difference(former: dict[str, Any], recipe: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ PASSING = {
     "train_patients": 60,
     "holdout_patients": 40,
     "identity_matches": 0,
+    "holdout_matches": 0,
     "copy_rate": 0.0,
     "copy_rate_upper": 0.015,
     "membership_p": 0.4,

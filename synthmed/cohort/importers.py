@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synthmed.cohort.locating import below, bids_subject, nifti_below, sibling_labels, unique_names, volumes
+from synthmed.cohort.locating import (
+    below,
+    bids_subject,
+    nifti_below,
+    other_scans,
+    sibling_labels,
+    unique_names,
+    volumes,
+)
 from synthmed.cohort.matching import (
     find_column,
     match_names,
@@ -67,8 +75,17 @@ def from_folder(root: Path, config: CohortConfig) -> Found:
     labels = volumes(root, labels_at, "labels") if labels_at else {}
     images = {n: file for n, file in volumes(root, images_at, "images").items() if file not in set(labels.values())}
     pairs = match_names(images, labels)
+    if labels and not pairs:
+        raise InputError(
+            f"No label in {labels_at} goes with an image in {images_at}",
+            found=f"images such as {next(iter(images), 'none')}, labels such as {next(iter(labels))}",
+            expected="a label named as its image",
+            next_step="Rename them, or capture the case by a glob such as --labels 'labels/mask_*.nii.gz'",
+        )
     orphans = sorted(set(labels) - set(pairs.values()))
     notes = [f"{len(orphans)} labels have no image: {summary(orphans)}"] if orphans else []
+    if default is None and not config.images and (others := other_scans(root)):
+        notes.append(f"{len(others)} files that may be DICOM were not read, since there is NIfTI: {summary(others)}")
     drafts = [
         Draft(name, file, labels[pairs[name]] if name in pairs else None, bids_subject(file.relative_to(root)))
         for name, file in images.items()
@@ -218,7 +235,12 @@ def _json_format(file: Path) -> str:
 def _mapping(file: Path) -> dict[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
-        raise InputError(f"{file} is not a data list", found=type(content).__name__, expected="a JSON object")
+        raise InputError(
+            f"{file} is not a data list",
+            found=type(content).__name__,
+            expected="a JSON object",
+            next_step='A bare list goes under a key: {"training": [...]}',
+        )
     return content
 
 
@@ -226,10 +248,14 @@ def _entries(file: Path, entries: list[Any]) -> list[Draft]:
     bad = [str(n) for n, entry in enumerate(entries) if not isinstance(entry, dict) or not _text(entry.get("image"))]
     if bad:
         raise InputError(f"{file} has {len(bad)} entries without one image", found=f"entry {summary(bad)}")
+    keys = [find_column(list(entry), SUBJECT_COLUMNS) for entry in entries]
+    nobody = [str(n) for n, (key, entry) in enumerate(zip(keys, entries, strict=True)) if key and not entry[key]]
+    if nobody or (any(keys) and not all(keys)):
+        nobody = nobody or [str(n) for n, key in enumerate(keys) if not key]
+        raise InputError(f"{file} has {len(nobody)} entries without a patient", found=f"entry {summary(nobody)}")
     images = [below(file.parent, entry["image"]) for entry in entries]
     drafts = []
-    for name, image, entry in zip(unique_names(images), images, entries, strict=True):
-        subject = find_column(list(entry), SUBJECT_COLUMNS)
+    for name, image, entry, subject in zip(unique_names(images), images, entries, keys, strict=True):
         others = {
             key: value if isinstance(value, str) else float(value)
             for key, value in entry.items()

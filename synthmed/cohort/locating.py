@@ -19,8 +19,15 @@ def sibling_labels(root: Path, images_at: str) -> str | None:
 
 
 def nifti_below(folder: Path) -> Iterator[Path]:
-    """Yield the NIfTI files below a folder."""
-    return (p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")) and p.is_file())
+    """Yield the NIfTI files below a folder; what BIDS keeps under ``derivatives`` are results, not scans."""
+    files = (p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")) and p.is_file())
+    return (p for p in files if "derivatives" not in p.relative_to(folder).parts)
+
+
+def other_scans(folder: Path) -> list[str]:
+    """Return the names of files below a folder that end as DICOM does, or do not say what they are."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return [p.name for p in files if p.suffix.lower() in ("", ".dcm", ".ima") and p.stem.upper() != "README"]
 
 
 def volumes(root: Path, where: str, key: str) -> dict[str, Path]:

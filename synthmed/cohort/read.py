@@ -60,7 +60,9 @@ def read_cohort(config: CohortConfig) -> Cohort:
         If nothing is there, files are missing, names clash, labels are missing for some, or a patient is unknown.
     """
     root = resolve_path(config)
-    kind = detect_format(root) if config.format == "auto" else config.format
+    # Whoever names where the images are does not mean what a dataset.json beside them says.
+    asked = "folder" if root.is_dir() and (config.images or config.labels) else None
+    kind = (asked or detect_format(root)) if config.format == "auto" else config.format
     found = IMPORTERS[kind](root, config)
     if not found.drafts:
         raise InputError(f"No scans in {root}", next_step="Check cohort.path, cohort.images and cohort.format")

@@ -96,6 +96,7 @@ class Conditioning:
             return cls()
         if not covariates:
             raise ConfigError("There is no training case to learn the conditioning from")
+        _require_columns(covariates, [*config.classes, *config.scalars])
         classes = tuple(_fit_class(name, covariates) for name in config.classes)
         scalars = tuple(_fit_scalar(name, covariates) for name in config.scalars)
         return cls(classes, scalars, _fit_strata(covariates, classes, scalars))
@@ -119,6 +120,7 @@ class Conditioning:
             return None
         import torch
 
+        _require_columns(rows, [c.name for c in self.classes] + [s.name for s in self.scalars])
         encoded = [
             [x for c in self.classes for x in _one_hot(c, row, strict)]
             + [x for s in self.scalars for x in _standardise(s, row, strict)]
@@ -259,12 +261,17 @@ def _check_reach(covariate: ScalarCovariate, row: Row) -> None:
         )
 
 
+def _require_columns(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """Refuse a covariate that no row has; a row without it, where others have it, misses a value."""
+    known = {name for row in rows for name in row}
+    for name in names:
+        if name not in known:
+            listed = ", ".join(n for row in rows[:1] for n in row) or "none: no covariates were read"
+            raise ConfigError(f"There is no covariate {name}", expected=f"one of {listed}")
+
+
 def _cell(row: Row, name: str) -> Any:
-    if name not in row:
-        raise ConfigError(
-            f"There is no covariate {name}", expected=f"one of {', '.join(row) or 'none: no covariates were read'}"
-        )
-    return row[name]
+    return row.get(name)
 
 
 def _text(value: Any) -> str:

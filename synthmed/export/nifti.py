@@ -15,7 +15,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 
-from synthmed.errors import InputError
+from synthmed.errors import InputError, ReleaseRefused
 from synthmed.export.cohort import ApprovedCohort
 from synthmed.export.samples import SUFFIX, Sample
 from synthmed.files import sha256_file, write_json
@@ -63,7 +63,14 @@ def write_nifti(cohort: ApprovedCohort, release: Path) -> Columns:
         for sample in cohort.samples:
             (labels / (sample.name + SUFFIX)).write_bytes(cohort.label(sample))
     space = cohort.description.space
-    values = consecutive_values(_values_in(labels), space.label_values)
+    found = _values_in(labels)
+    if undeclared := sorted(set(found) - set(space.label_values)):
+        raise ReleaseRefused(
+            "The label maps hold values that the model never learned",
+            found=", ".join(map(str, undeclared[:5])),
+            expected=f"only {', '.join(map(str, space.label_values))}",
+        )
+    values = consecutive_values(found, space.label_values)
     if labelled and any(old != new for old, new in values.items()):
         for sample in cohort.samples:
             relabel(labels / (sample.name + SUFFIX), values)

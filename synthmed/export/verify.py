@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from privacy.errors import AuditError
-from privacy.policy import judge, policy_from_values
+from privacy.policy import BUNDLED, judge, load_policy, policy_from_values
 from synthmed.export.approval import parse_report
 from synthmed.export.nifti import CHANNEL, ROOT, read_header
 from synthmed.export.samples import SUFFIX
@@ -149,6 +149,10 @@ def _gate_problems(gate: Mapping[str, Any], report: Mapping[str, Any], digests: 
     checks = [
         (gate["schema"] == GATE_SCHEMA, f"is not of schema {GATE_SCHEMA}"),
         (gate["verdict"] == report["verdict"] == verdict == "PASS", "its verdict is not what the measurements give"),
+        (
+            policy.name not in BUNDLED or policy.sha256 == load_policy(policy.name).sha256,
+            "its thresholds are not those of the policy it names",
+        ),
         (gate["policy"]["sha256"] == policy.sha256 == report["policy"]["sha256"], "its policy is not the report's"),
         (images == sorted(report["synthetic"]["sha256"]), "its images are not those that were audited"),
         (images == _digests_under(digests, "images"), "the released images are not those approved"),

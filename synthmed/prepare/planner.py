@@ -73,7 +73,8 @@ def plan_cohort(cohort_config: CohortConfig) -> tuple[Config, str]:
         proposed["cohort"]["label_names"] = dict(cohort.label_names)
     proposed["name"] = _name(cohort_config)
     config = parse_config(proposed)
-    return config, format_plan(proposed, content, machine)
+    notes = "".join(f"# Note: {note}\n" for note in cohort.notes)
+    return config, notes + format_plan(proposed, content, machine)
 
 
 def plan(content: Mapping[str, Any], machine: Machine) -> dict[str, Any]:

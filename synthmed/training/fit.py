@@ -171,7 +171,10 @@ def train_denoiser(
     )
     with seeded(config.seed):
         model = build_denoiser(architecture, latent_shape, conditioning.dimension)
-    conditions = conditioning.encode(train.covariates), conditioning.encode(holdout.covariates)
+    conditions = (
+        conditioning.encode(train.covariates),
+        conditioning.encode(holdout.covariates, strict=False),
+    )
     task = Task(
         stage="denoiser",
         count=len(train.images),

@@ -69,6 +69,20 @@ def test_growing_a_set_works_in_place(tmp_path, calls):
     assert not (tmp_path / "r" / "superseded").exists()
 
 
+def test_a_smaller_set_is_made_anew_and_the_larger_one_kept(tmp_path, calls):
+    _quiet(_run(tmp_path, sampling={"num_samples": 99}), "two")
+    _quiet(_run(tmp_path, sampling={"num_samples": 9}), "two")
+    assert (tmp_path / "r" / "two" / "result.txt").read_text() == "0 9"
+    assert len(list((tmp_path / "r" / "superseded").iterdir())) == 1
+
+
+def test_a_changed_output_is_made_again(tmp_path, calls):
+    _quiet(_run(tmp_path))
+    (tmp_path / "r" / "two" / "result.txt").write_text("forged")
+    _quiet(_run(tmp_path))
+    assert (tmp_path / "r" / "two" / "result.txt").read_text() == "0 64"
+
+
 def test_a_killed_stage_resumes_in_its_directory(tmp_path, calls, monkeypatch):
     def dies(run, out, progress):
         (out / "half").write_text("x")

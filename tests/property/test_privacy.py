@@ -47,6 +47,7 @@ def test_worse_measurements_never_help(hits: int, upper: float, p: float, holdou
         "train_patients": 60,
         "holdout_patients": holdout,
         "identity_matches": hits,
+        "holdout_matches": 0,
         "copy_rate": hits / 100,
         "copy_rate_upper": upper,
         "match_excess": 0.0,

@@ -324,3 +324,29 @@ def test_a_fingerprint_says_what_is_there(tmp_path: Path) -> None:
     assert "4 MR cases of 2 patients" in table
     assert "label 1 box" in table
     assert max(len(line) for line in table.splitlines()) < 160
+
+
+def test_labels_that_match_no_image_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save(tmp_path / "images" / f"{name}.nii.gz", scan(0))
+        save(tmp_path / "labels" / f"mask_{name}.nii.gz", mask(0))
+    with pytest.raises(InputError, match="No label in labels goes with an image"):
+        read_cohort(CohortConfig(path=str(tmp_path)))
+
+
+def test_an_entry_without_a_patient_among_others_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.nii.gz", scan(0))
+    entries = [{"image": "a.nii.gz", "subject": "P1"}, {"image": "b.nii.gz", "subject": None}]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+    with pytest.raises(InputError, match="1 entries without a patient; found entry 1"):
+        read_cohort(CohortConfig(path=str(tmp_path / "list.json")))
+
+
+def test_derivatives_are_no_scans_and_unread_files_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "sub-1" / "sub-1_T1w.nii.gz", scan(0))
+    save(tmp_path / "derivatives" / "sub-1_dseg.nii.gz", scan(0))
+    (tmp_path / "IM0001.dcm").write_bytes(b"x")
+    cohort = read_cohort(CohortConfig(path=str(tmp_path)))
+    assert len(cohort.cases) == 1
+    assert any("IM0001.dcm" in note for note in cohort.notes)

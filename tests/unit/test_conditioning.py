@@ -104,6 +104,12 @@ class TestEncode:
         assert encoded is not None
         assert encoded.tolist() == [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 
+    def test_a_row_without_the_column_misses_the_value(self) -> None:
+        rows = [{"sex": "F", "age": 40}, {"sex": "F"}, {"sex": "F", "age": 60}]
+        encoded = Conditioning.fit(rows, CONFIG).encode(rows)
+        assert encoded is not None
+        assert encoded.tolist() == [[1, -1, 1], [1, 0, 0], [1, 1, 1]]
+
     def test_not_even_a_held_out_patient_may_lack_the_column(self) -> None:
         with pytest.raises(ConfigError, match="There is no covariate age"):
             Conditioning.fit(ROWS, CONFIG).encode([{"sex": "F"}], strict=False)

@@ -176,7 +176,7 @@ def test_policy_edited_afterwards_is_refused(made: Made, tmp_path: Path) -> None
     policy = own_policy(tmp_path / "own.yaml")
     make_audit(made.audit, made.samples, policy)
     assert approve(made.samples, made.report, policy).policy["name"] == "own"
-    own_policy(policy, max_copy_rate_upper=0.2)
+    own_policy(policy, max_copy_rate_upper=0.08)
     with pytest.raises(ReleaseRefused, match="policy is not the one"):
         approve(made.samples, made.report, policy)
     with pytest.raises(ReleaseRefused, match="policy is not the one"):

@@ -202,9 +202,19 @@ def test_measurements_that_would_fail_do_not_pass_whatever_is_forged(release: Pa
 
 
 def test_a_loosened_policy_is_found(release: Path) -> None:
-    edit(release / "audit" / "gate.json", lambda g: g["policy"]["thresholds"].update(max_copy_rate_upper=0.5))
+    edit(release / "audit" / "gate.json", lambda g: g["policy"]["thresholds"].update(max_copy_rate_upper=0.08))
     renew_sums(release)
-    assert problems(release) == ["audit/gate.json: its policy is not the report's"]
+    assert "audit/gate.json: its policy is not the report's" in problems(release)
+
+
+def test_other_thresholds_under_the_name_of_a_bundled_policy_are_found(release: Path) -> None:
+    def loosen(gate: dict) -> None:
+        gate["policy"]["name"] = "default"
+        gate["policy"]["thresholds"]["max_copy_rate_upper"] = 0.08
+
+    edit(release / "audit" / "gate.json", loosen)
+    renew_sums(release)
+    assert "audit/gate.json: its thresholds are not those of the policy it names" in problems(release)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ CLEAN = {
     "train_patients": 60,
     "holdout_patients": 30,
     "identity_matches": 0,
+    "holdout_matches": 0,
     "copy_rate": 0.0,
     "copy_rate_upper": 0.03,
     "match_excess": 0.0,
@@ -129,6 +130,7 @@ def test_a_clean_set_passes_with_what_was_shown() -> None:
     ("changes", "verdict", "words"),
     [
         ({"identity_matches": 1, "copy_rate": 0.01}, "FAIL", "1 of 100 distinct samples"),
+        ({"holdout_matches": 1}, "FAIL", "match one held-out patient"),
         ({"membership_p": 0.009}, "FAIL", "permutation p = 0.009"),
         ({"copy_rate": 0.06}, "FAIL", "6.0% of the samples match"),
         ({"match_excess": 0.06}, "FAIL", "exceeds that to held-out patients by 6.0%"),
