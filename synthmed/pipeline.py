@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synthmed import __version__
 from synthmed.config import dump_config, load_config
-from synthmed.errors import ConfigError, InputError, ReleaseRefused
+from synthmed.errors import ConfigError, ReleaseRefused
 from synthmed.files import read_json, storage_errors, write_text
 from synthmed.stages import MANIFEST, Run, Say, Stage, run_stage
 
@@ -36,13 +36,11 @@ def open_run(target: str | Path, root: Path | None = None, overrides: Iterable[s
     return Run(config, root or Path("runs") / config.name)
 
 
-def run_stages(run: Run, last: str = "export", *, only: bool = False, progress: bool = True, say: Say = print) -> None:
+def run_stages(run: Run, last: str = "export", *, progress: bool = True, say: Say = print) -> None:
     """Run the stages up to `last`, in order, skipping those that are done.
 
     Parameters
     ----------
-    only : bool
-        Run just `last`; what it needs must be there.
     say : callable
         Receives one line a stage.
     """
@@ -51,10 +49,7 @@ def run_stages(run: Run, last: str = "export", *, only: bool = False, progress: 
     with _alone(run.root):
         write_text(run.root / "config.yaml", dump_config(run.config))
         for stage in _until(last):
-            if only and stage.name != last:
-                _require(run, stage)
-            else:
-                run_stage(run, stage, progress, say)
+            run_stage(run, stage, progress, say)
 
 
 def stage_costs(run: Run) -> dict[str, tuple[float, int]]:
@@ -84,13 +79,6 @@ def _alone(root: Path) -> Iterator[None]:
 def _until(last: str) -> tuple[Stage, ...]:
     names = [s.name for s in STAGES]
     return STAGES[: names.index(last) + 1]
-
-
-def _require(run: Run, stage: Stage) -> None:
-    if not (run.stage(stage.name) / MANIFEST).is_file():
-        raise InputError(
-            f"Stage {stage.name} of {run.root} has not finished", next_step=f"Run: synthmed run {run.root}"
-        )
 
 
 def _scans(run: Run) -> str:

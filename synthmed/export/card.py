@@ -108,8 +108,8 @@ def _origin(config: ExportConfig, cohort: ApprovedCohort) -> str:
         "## How it was made\n\n"
         f"Source: {config.source_statement}\n\n"
         "A 3D autoencoder and a latent diffusion model were trained on the training patients of the source, which\n"
-        "was split by patient before anything was fitted. Image and label were drawn together, each case from its\n"
-        f"own seed.\n\n{_table(('', ''), rows)}"
+        "was split by patient before anything was fitted. Each case was drawn from its own seed, its label (if it\n"
+        f"has one) together with its image.\n\n{_table(('', ''), rows)}"
     )
 
 
@@ -181,7 +181,9 @@ _USE = """## Intended use and limits
   test on real scans.
 - The model saw few patients. Rare anatomy and pathology are missing or wrong, variety is lower than in life, and
   whatever bias the source has is here too.
-- Labels were drawn together with the images. No expert has looked at them.
+- Labels, where there are any, were drawn together with the images. No expert has looked at them, and the audit
+  looks at images only.
+- The held-out patients that the audit used also decided when the training of the model stopped.
 - Do not try to identify or contact the people whose scans trained the model."""
 
 _CHECKING = """## Checking it

@@ -6,7 +6,7 @@ import pytest
 
 from synthmed import pipeline
 from synthmed.config import parse_config
-from synthmed.errors import ConfigError, InputError
+from synthmed.errors import ConfigError
 from synthmed.pipeline import open_run, run_stages
 from synthmed.stages import Run, Stage, is_done
 
@@ -111,11 +111,6 @@ def test_two_processes_do_not_share_a_run(tmp_path, calls):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="Another process"):
             _quiet(_run(tmp_path))
-
-
-def test_only_needs_what_comes_before(tmp_path, calls):
-    with pytest.raises(InputError, match="one"):
-        _quiet(_run(tmp_path), "two", only=True)
 
 
 def test_a_directory_that_is_no_run_says_what_to_do(tmp_path):
