@@ -26,7 +26,7 @@ from synthmed.errors import ConfigError
 from synthmed.files import sha256_json
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
 from synthmed.models.devices import resolve_device
-from synthmed.prepare.space import from_network
+from synthmed.prepare.space import from_network, label_from_network
 from synthmed.sampling.generated import Row, append_row, begin, finished_rows, volume_name, write_pair, write_table
 from synthmed.volume import Volume
 
@@ -103,8 +103,7 @@ def decode_volume(autoencoder: LoadedAutoencoder, latent: Tensor) -> tuple[Volum
     volume = Volume(from_network(image[0].float().cpu().numpy(), space), space.affine)
     if logits is None or space.num_classes < 2:
         return volume, None
-    values = np.asarray(space.label_values)[logits[0].argmax(0).cpu().numpy()]
-    return volume, Volume(values[None].astype(np.float32), space.affine)
+    return volume, Volume(label_from_network(logits[0].argmax(0)[None].cpu().numpy(), space), space.affine)
 
 
 def generate(
