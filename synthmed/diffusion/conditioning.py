@@ -120,7 +120,8 @@ class Conditioning:
             return None
         import torch
 
-        _require_columns(rows, [c.name for c in self.classes] + [s.name for s in self.scalars])
+        if rows:
+            _require_columns(rows, [c.name for c in self.classes] + [s.name for s in self.scalars])
         encoded = [
             [x for c in self.classes for x in _one_hot(c, row, strict)]
             + [x for s in self.scalars for x in _standardise(s, row, strict)]
