@@ -56,9 +56,7 @@ def _require_audit(folder: Path) -> None:
 
 def release_markdown(release: dict[str, Any]) -> str:
     """Say in plain words what was measured and what follows from it; names nobody."""
-    m, power, limits = release["measurements"], release["power"], release["policy"]["thresholds"]
-    thresholds = "\n".join(f"| {key} | {value:g} |" for key, value in limits.items())
-    disguises = "\n".join(f"| {name} | {value:.0%} |" for name, value in power["by_disguise"].items())
+    m, limits = release["measurements"], release["policy"]["thresholds"]
     return f"""# Privacy audit: {release["verdict"]}
 
 {_bullets(release["reasons"])}
@@ -94,7 +92,15 @@ expected by chance. Permutation by patient, over {len(m["member_share"])} depths
 p = {m["membership_p"]:.3g}. This test could have seen {m["membership_smallest_patients"]} copied patients or more, if
 nothing else were in the set.
 
-## What could this audit have seen?
+{_power_markdown(release)}"""
+
+
+def _power_markdown(release: dict[str, Any]) -> str:
+    """Say what the audit could have seen, by which thresholds it judged, and whose methods it used."""
+    power, limits = release["power"], release["policy"]["thresholds"]
+    thresholds = "\n".join(f"| {key} | {value:g} |" for key, value in limits.items())
+    disguises = "\n".join(f"| {name} | {value:.0%} |" for name, value in power["by_disguise"].items())
+    return f"""## What could this audit have seen?
 
 It planted {power["planted"]} copies of training scans and found {power["found"]} by the same search and threshold:
 recall {power["recall"]:.1%}, at least {power["recall_lower"]:.1%}. A set of this size in which
