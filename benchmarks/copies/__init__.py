@@ -1,0 +1,1 @@
+"""The parts of the planted-copy benchmark: data, disguises, generators, judges, tables."""
