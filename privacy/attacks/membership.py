@@ -19,13 +19,17 @@ def membership(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> 
     """Permute the labels of training and held-out patients over the samples' nearest neighbours.
 
     Exact whatever the samples look like, because the neighbours are found without the labels; Holm's correction over
-    the depths of the tail.
+    the depths of the tail. A sample without any match counts for neither side.
     """
     patients = np.concatenate([evidence.train, evidence.holdout])
     position = {int(patient): k for k, patient in enumerate(patients)}
     member = np.arange(len(patients)) < len(evidence.train)
-    nearest = np.array([position[int(patient)] for patient in evidence.samples_pooled.patient])
-    share, p = stats.member_share_test(nearest, evidence.samples_pooled.similarity, member, DEPTHS, ROUNDS, rng)
+    found = evidence.samples_pooled[np.flatnonzero(evidence.samples_pooled.patient >= 0)]
+    nearest = np.array([position[int(patient)] for patient in found.patient], dtype=np.int64)
+    if len(nearest):
+        share, p = stats.member_share_test(nearest, found.similarity, member, DEPTHS, ROUNDS, rng)
+    else:
+        share, p = [float(member.mean())] * len(DEPTHS), [1.0] * len(DEPTHS)
     return AttackResult(
         {
             "membership_p": min(stats.holm(p)),
