@@ -1,0 +1,55 @@
+"""This project's audit as a judge: the margin over every other patient, in units of the threshold tau_id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from copies.datasets import Volume
+from copies.judging import Problem, Scores, by_threshold
+from privacy.cleaning import RealScans, clean
+from privacy.evidence import calibrate
+from privacy.features import crop_to_content, extract, join_features, plan_space
+from privacy.policy import load_policy
+from privacy.similarity import best, build_gallery
+from privacy.suite import search
+
+POLICY = "default"
+
+
+def audit(problem: Problem) -> Scores:
+    """Search all queries in the training scans; a score of 1 is tau_id for a set of the problem's size."""
+    policy = load_policy(POLICY)
+    real = _real(problem)
+    cleaned = clean(real, policy)
+    gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
+    calibration = calibrate(
+        (cleaned.null.margin, cleaned.null_patient),
+        (cleaned.inner.margin, cleaned.inner_patient),
+        cleaned.tau_same,
+        problem.set_size,
+        policy,
+        np.random.default_rng([problem.seed, 4]),
+    )
+    found = best(search(_pairs(problem.queries), gallery, (is_train,))[0], gallery.patient)
+    owner = np.array([*problem.train_patient, *problem.holdout_patient])
+    named = np.where(found.scan >= 0, owner[found.scan], "")
+    return by_threshold(found.margin / calibration.tau_id, named, 1.0)
+
+
+def _pairs(volumes: Sequence[Volume]) -> list[tuple[np.ndarray, tuple[float, ...]]]:  # type: ignore[type-arg]
+    return [(volume.array, volume.spacing) for volume in volumes]
+
+
+def _real(problem: Problem) -> RealScans:
+    volumes = list(chain(problem.train, problem.holdout))
+    extents = np.array([np.array(crop_to_content(v.array)[0].shape) * v.spacing for v in volumes], dtype=np.float64)
+    space = plan_space(extents, float(np.median([np.median(v.spacing) for v in volumes])))
+    features = join_features([extract(v.array, v.spacing, space) for v in volumes])
+    numbers: dict[str, int] = {}
+    owners = (*problem.train_patient, *problem.holdout_patient)
+    patient = np.array([numbers.setdefault(owner, len(numbers)) for owner in owners])
+    is_train = np.arange(len(patient)) < len(problem.train)
+    return RealScans(build_gallery(features, patient, space), features, is_train)
