@@ -26,7 +26,7 @@ from copies.tables import fpr_rows, pool, recall_rows, set_rows, write_csv
 from copies.transforms import TRANSFORMS, cells
 
 FULL = {"plants": 60, "disguised": 400, "generated": 600, "dispersed": 100, "splits": None, "patients": None}
-QUICK = {"plants": 4, "disguised": 60, "generated": 60, "dispersed": 15, "splits": 1, "patients": 60}
+QUICK = {"plants": 2, "disguised": 50, "generated": 60, "dispersed": 10, "splits": 1, "patients": 50}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from copies.datasets import Array, Spacing, Volume
-from copies.transforms import value_range
+from copies.steps import value_range
 from synthmed.config import AutoencoderConfig
 from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
 
 TARGETS = (32.0, 28.0, 25.0)  # PSNR in dB of the round trip, for the three strengths
-LATENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+LATENTS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48)
 CHANNELS = (8, 8)  # two levels: a latent cell spans 4 voxels
 CELL = 2 ** len(CHANNELS)
 MEASURED = 12  # training scans on which the PSNR is measured

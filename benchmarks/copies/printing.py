@@ -31,9 +31,12 @@ def recall_text(rows: Rows, judges: Sequence[str]) -> str:
 
 
 def fpr_text(rows: Rows) -> str:
-    """Return the realised false-positive rates at the judges' own thresholds."""
-    lines = [["judge", "negatives", "scans", "called copies at own threshold"]]
-    lines += [[r["judge"], r["kind"], str(r["scans"]), _rate(r, "own")] for r in rows if r["own"] is not None]
+    """Return the false-positive rates by kind of negative."""
+    lines = [["judge", "negatives", "scans", "called copies at own threshold", "at pooled 1 %", "at pooled 0.1 %"]]
+    lines += [
+        [r["judge"], r["kind"], str(r["scans"]), *(_rate(r, name) for name in ("own", "fpr_1pct", "fpr_0.1pct"))]
+        for r in rows
+    ]
     return _aligned(lines)
 
 

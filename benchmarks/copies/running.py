@@ -121,27 +121,7 @@ def run_split(settings: Settings, dataset: str, number: int) -> SplitResult:
     seconds: dict[str, float] = {}
     plan, seed = settings.plan(dataset), 1000 * settings.seed + number
     title = f"{dataset} {number + 1}/{plan.splits}"
-    with _timed(title, "read", seconds):
-        cohort = load(dataset, settings.data)
-        cohort = subset(cohort, settings.patients, seed) if settings.patients else cohort
-        parts = split(cohort, plan.shares, seed)
-        train = cohort.take(parts.train)
-    with _timed(title, "autoencoder", seconds):
-        round_trip = fit_round_trip(train, seed)
-        generator = fit_generator(train, round_trip.models[0])
-    with _timed(title, "make scans", seconds):
-        amounts = _amounts(settings, plan.splits)
-        queries = plants(cohort, parts, settings.cells, amounts.plants, round_trip, seed)
-        queries += negatives(cohort, parts, generator, amounts, round_trip, seed) + _folder(settings.folder)
-    problem = Problem(
-        train,
-        cohort.owners(parts.train),
-        cohort.take(parts.holdout),
-        cohort.owners(parts.holdout),
-        [query.volume for query in queries],
-        SET_SIZE,
-        seed,
-    )
+    problem, queries, facts = _prepare(settings, dataset, seed, title, seconds)
     judgements = {}
     for name in settings.judges:
         with _timed(title, name, seconds):
@@ -149,13 +129,33 @@ def run_split(settings: Settings, dataset: str, number: int) -> SplitResult:
         with _timed("", "sets", seconds):
             count = -(-settings.clean_sets // plan.splits)
             judgements[name] = _judgement(queries, scores, draw_sets(queries, scores, SET_SIZE, count, seed))
+    kind, cell = np.array([q.kind for q in queries]), [q.cell for q in queries]
+    return SplitResult(dataset, f"{title}: {facts}", kind, cell, judgements, seconds)
+
+
+def _prepare(
+    settings: Settings, dataset: str, seed: int, title: str, seconds: dict[str, float]
+) -> tuple[Problem, list[Query], str]:
+    """Read, split, fit what is fitted, and make everything that is judged."""
+    plan = settings.plan(dataset)
+    with _timed(title, "read", seconds):
+        cohort = load(dataset, settings.data)
+        cohort = subset(cohort, settings.patients, seed) if settings.patients else cohort
+        parts = split(cohort, plan.shares, seed)
+        train, holdout = cohort.take(parts.train), cohort.take(parts.holdout)
+    with _timed(title, "autoencoder", seconds):
+        round_trip = fit_round_trip(train, seed)
+        generator = fit_generator(train, round_trip.models[0])
+    with _timed(title, "make scans", seconds):
+        amounts = _amounts(settings, plan.splits)
+        queries = plants(cohort, parts, settings.cells, amounts.plants, round_trip, seed)
+        queries += negatives(cohort, parts, generator, amounts, round_trip, seed) + _folder(settings.folder)
+    owners = cohort.owners(parts.train), cohort.owners(parts.holdout)
+    problem = Problem(train, owners[0], holdout, owners[1], [query.volume for query in queries], SET_SIZE, seed)
     groups = (parts.train, parts.holdout, parts.others)
     counts = " / ".join(f"{len(set(cohort.owners(rows)))} ({len(rows)})" for rows in groups)
     sizes = ", ".join(f"{n} channels {p:.1f} dB" for n, p in zip(round_trip.latents, round_trip.psnr, strict=True))
-    facts = f"{title}: train / holdout / others {counts} patients (scans); round trip {sizes}"
-    return SplitResult(
-        dataset, facts, np.array([q.kind for q in queries]), [q.cell for q in queries], judgements, seconds
-    )
+    return problem, queries, f"train / holdout / others {counts} patients (scans); round trip {sizes}"
 
 
 def _amounts(settings: Settings, splits: int) -> Amounts:
