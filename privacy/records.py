@@ -1,42 +1,24 @@
-"""What is audited: scans from folders or arrays, with patients and digests, every one of them read and checked."""
+"""What is audited: scans from folders, paths or arrays, with patients and digests, all of them read and checked."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from numpy.typing import NDArray
 
-from privacy.errors import InputError, UsageError
+from privacy.errors import InputError
+from privacy.finding import TABLE, Found, Search, image_folder, search_folder, search_list
+from privacy.patients import listed, match, read_patients
+from privacy.reading import Array, Loaded, checked, load
 
-Array = NDArray[np.float32]
+__all__ = ["Collection", "Patients", "Scan", "Source", "collect", "digest", "gather", "image_folder"]
+
 Source = str | Path | Sequence[Any]
 Patients = str | Path | Sequence[Any] | None
-
-SUFFIXES = (".nii", ".nii.gz")
-IMAGE_FOLDERS = ("images", "imagesTr")
-FILE_COLUMNS, PATIENT_COLUMNS = ("file", "volume"), ("subject", "patient")
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    ArithmeticError,
-    KeyError,
-    MemoryError,
-    zlib.error,
-    ImageFileError,
-    HeaderDataError,
-)
-SMALLEST = 8  # voxels along each axis
 
 
 @dataclass(frozen=True)
@@ -48,15 +30,18 @@ class Scan:
     name : str
         Path within its folder, or a number for an array.
     path : Path or None
+        A NIfTI file, or the folder of a DICOM series.
     patient : str
     sha256 : str
-        Of the file's bytes; of the voxels where there is no file.
+        Of the file's bytes; of its files' sorted digests for a DICOM series; of the voxels where there is no file.
     content : str
         SHA-256 of spacing and voxels in RAS order: equal for copies of a file under other names or compressions.
     shape : tuple of int
     spacing : tuple of float, mm
     values : ndarray or None
         The voxels, only where there is no file.
+    files : tuple of Path
+        What is read: one NIfTI file, or the files of one DICOM series.
     """
 
     name: str
@@ -67,27 +52,65 @@ class Scan:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     values: Array | None = None
+    files: tuple[Path, ...] = ()
 
     def array(self) -> Array:
-        """Return the voxels in RAS order, shape (I, J, K), float32."""
-        if self.path is None:
+        """Return the voxels in RAS order, shape (I, J, K), float32.
+
+        Raises
+        ------
+        InputError
+            If the files are no longer what they were when the set was collected.
+        """
+        if not self.files:
             return np.asarray(self.values, dtype=np.float32)
-        return _read_file(self.path)[0]
+        try:
+            loaded = load(self.files)
+        except InputError as error:
+            raise InputError(f"{self.path} can no longer be read", found=str(error)) from error
+        if loaded.sha256 != self.sha256:
+            raise InputError(f"{self.path} changed while the audit ran", next_step="Audit again what does not change")
+        return loaded.array
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A set of scans, and what was taken for granted when it was read.
+
+    Attributes
+    ----------
+    scans : list of Scan
+        In an order that ignores names.
+    notes : tuple of str
+        Plain words that name no patient, file or path.
+    """
+
+    scans: list[Scan]
+    notes: tuple[str, ...]
 
 
 def collect(
     role: str, source: Source, patients: Patients = None, tick: Callable[[], object] = lambda: None
 ) -> list[Scan]:
-    """Read and check every volume of a folder or a sequence of arrays, in an order that ignores names.
+    """Read and check every volume of a set; see `gather`, which also returns what was assumed."""
+    return gather(role, source, patients, tick).scans
+
+
+def gather(
+    role: str, source: Source, patients: Patients = None, tick: Callable[[], object] = lambda: None
+) -> Collection:
+    """Read and check every volume of a set, in an order that ignores names.
 
     Parameters
     ----------
     role : str
         ``"train"``, ``"holdout"`` or ``"synthetic"``, for messages.
     source : path, or sequence of arrays or paths
-        A folder is searched recursively for NIfTI; where it holds ``images/`` or ``imagesTr/``, only there.
+        A folder is searched recursively for NIfTI files and DICOM series; where it holds ``images/``, ``imagesTr/`` or
+        ``imagesTs/``, only in the first of these. In a list, a path is a NIfTI file or a folder with one DICOM series.
     patients : path of a CSV, sequence of one id a volume, or None
-        With None a ``subjects.csv`` in or beside the folder is used; without one, each volume is its own patient.
+        With None a ``subjects.csv`` in or beside the folder is used; without one, the PatientID of a DICOM series, and
+        each NIfTI volume is its own patient.
     tick : callable
         Called once for each volume read.
 
@@ -98,87 +121,28 @@ def collect(
     InputError
         If there is no volume, or any cannot be read or compared; all of them are counted and named.
     """
-    if isinstance(source, str | Path):
-        root = image_folder(Path(source))
-        items: list[tuple[str, Any]] = [(path.relative_to(root).as_posix(), path) for path in find_volumes(root, role)]
-        owners = _owners(role, [name for name, _ in items], _table(root, patients))
-    else:
-        items = [(_name(role, k, item), item) for k, item in enumerate(source)]
-        owners = _owners(role, [name for name, _ in items], patients)
-    if not items:
+    found = search_folder(Path(source), role) if isinstance(source, str | Path) else search_list(source, role)
+    if not found.volumes and not found.problems:
         raise InputError(f"The {role} set is empty", expected="at least one 3D volume")
-    scans, problems = [], []
-    for name, item in items:
+    owners, notes = _owners(role, found, _table(source, patients))
+    scans, problems, headers = [], list(found.problems), []
+    for volume in found.volumes:
         try:
-            scans.append(_scan(name, item, owners[name]))
+            scan, patient = _scan(volume, role, owners)
+            scans.append(scan)
+            headers.append(patient)
         except InputError as error:
-            problems.append(f"{name} ({error})")
+            problems.append(f"{volume.owned.name} ({error})")
         tick()
     if problems:
+        total = len(found.volumes) + len(found.problems)
         raise InputError(
-            f"{len(problems)} of {len(items)} {role} volumes cannot be used: {'; '.join(problems)}",
+            f"{len(problems)} of {total} {role} volumes cannot be used: {'; '.join(problems)}",
             next_step="Repair or remove them; none is left out in silence",
         )
-    return sorted(scans, key=lambda scan: (scan.content, scan.sha256, scan.name))
-
-
-def image_folder(folder: Path) -> Path:
-    """Return the subfolder of images where a dataset keeps one, else the folder itself."""
-    return next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), folder)
-
-
-def find_volumes(folder: Path, role: str) -> list[Path]:
-    """List the NIfTI files under a folder; hidden files are no volumes.
-
-    Raises
-    ------
-    InputError
-        If it is no folder, or holds none.
-    """
-    if not folder.is_dir():
-        raise InputError(f"The {role} folder {folder} does not exist")
-    paths = (path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES) and path.is_file())
-    visible = sorted(path for path in paths if not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    if not visible:
-        raise InputError(f"The {role} folder {folder} holds no NIfTI file", expected=" or ".join(SUFFIXES))
-    return visible
-
-
-def read_patients(path: Path) -> dict[str, str]:
-    """Read a CSV of files and patients; keys are file names without folder and ending.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read, lacks a column (file or volume; subject or patient), or names a file twice.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"Cannot read the patients in {path}", found=" ".join(str(error).split())) from error
-    columns = list(rows[0]) if rows else []
-    file = next((name for name in FILE_COLUMNS if name in columns), None)
-    patient = next((name for name in PATIENT_COLUMNS if name in columns), None)
-    if file is None or patient is None:
-        raise UsageError(
-            f"{path} lacks a column",
-            found=", ".join(map(str, columns)) or "no rows",
-            expected="file (or volume) and subject",
-        )
-    table: dict[str, str] = {}
-    for row in rows:
-        key, owner = stem(row[file] or ""), (row[patient] or "").strip()
-        if not owner or table.get(key, owner) != owner:
-            raise UsageError(f"{path} gives {row[file]!r} no patient, or two")
-        table[key] = owner
-    return table
-
-
-def stem(name: str) -> str:
-    """Return a file name without folder and without .nii or .nii.gz."""
-    base = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return next((base[: -len(end)] for end in (".nii.gz", ".nii") if base.lower().endswith(end)), base)
+    if owners is None and role != "synthetic":
+        notes += _assumed(headers)
+    return Collection(sorted(scans, key=lambda scan: (scan.content, scan.sha256, scan.name)), (*found.notes, *notes))
 
 
 def digest(scans: Sequence[Scan]) -> str:
@@ -186,71 +150,71 @@ def digest(scans: Sequence[Scan]) -> str:
     return hashlib.sha256("".join(sorted(scan.sha256 for scan in scans)).encode()).hexdigest()
 
 
-def _table(root: Path, patients: Patients) -> Patients:
-    if patients is not None:
+def _table(source: Source, patients: Patients) -> Patients:
+    if patients is not None or not isinstance(source, str | Path):
         return patients
-    return next((path for path in (root / "subjects.csv", root.parent / "subjects.csv") if path.is_file()), None)
+    root = image_folder(Path(source))
+    return next((path for path in (root / TABLE, root.parent / TABLE) if path.is_file()), None)
 
 
-def _owners(role: str, names: Sequence[str], patients: Patients) -> Mapping[str, str]:
-    if patients is None:
-        return {name: f"{role}:{name}" for name in names}
+def _owners(role: str, found: Search, patients: Patients) -> tuple[Mapping[str, str] | None, list[str]]:
+    """Return each volume's patient, None where nobody said, and what that took for granted."""
+    volumes = [volume.owned for volume in found.volumes]
+    if patients is None or found.problems:
+        return None, []
     if isinstance(patients, str | Path):
-        table = read_patients(Path(patients))
-        missing = [name for name in names if stem(name) not in table]
-        if missing:
-            raise UsageError(f"{patients} has no row for {len(missing)} {role} volumes", found=missing[0])
-        return {name: table[stem(name)] for name in names}
-    if len(patients) != len(names):
-        raise UsageError(f"The {role} patients do not fit", found=f"{len(patients)} ids", expected=f"{len(names)}")
-    return {name: str(owner) for name, owner in zip(names, patients, strict=True)}
+        owners, loose = match(read_patients(Path(patients)), volumes, str(patients), role)
+        return owners, [f"the patients of {loose} volumes were found by file name alone"] if loose else []
+    return listed(patients, volumes, role), []
 
 
-def _name(role: str, number: int, item: Any) -> str:
-    return str(item) if isinstance(item, str | Path) else f"{role}-{number:05d}"
-
-
-def _scan(name: str, item: Any, patient: str) -> Scan:
-    if isinstance(item, str | Path):
-        path = Path(item)
-        array, spacing = _read_file(path)
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+def _scan(volume: Found, role: str, owners: Mapping[str, str] | None) -> tuple[Scan, str]:
+    """Read one volume; beside it the patient that its header names."""
+    if volume.files:
+        loaded = load(volume.files)
+        path = volume.files[0] if len(volume.files) == 1 else volume.files[0].parent
         values = None
     else:
-        path, spacing, sha256 = None, (1.0, 1.0, 1.0), ""
-        array = values = _checked(np.asarray(item))
-    head = f"{array.shape}{tuple(round(edge, 4) for edge in spacing)}"
-    content = hashlib.sha256(head.encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
-    return Scan(name, path, patient, sha256 or content, content, array.shape, spacing, values)
+        path, values = None, _given(volume.array)
+        loaded = Loaded(values, (1.0, 1.0, 1.0), "")
+    name = volume.owned.name
+    alone = f"{role}:{volume.owned.groups[0] if volume.owned.groups else name}"
+    owner = (owners[name] if owners is not None else loaded.patient) or alone
+    head = f"{loaded.array.shape}{tuple(round(edge, 4) for edge in loaded.spacing)}"
+    content = hashlib.sha256(head.encode() + np.ascontiguousarray(loaded.array).tobytes()).hexdigest()
+    return (
+        Scan(
+            name=name,
+            path=path,
+            patient=owner,
+            sha256=loaded.sha256 or content,
+            content=content,
+            shape=loaded.array.shape,
+            spacing=loaded.spacing,
+            values=values,
+            files=volume.files,
+        ),
+        loaded.patient,
+    )
 
 
-def _read_file(path: Path) -> tuple[Array, tuple[float, ...]]:
+def _given(array: Any) -> Array:
+    """Check an array given in memory; a channel axis of length 1 may lead."""
     try:
-        image = nib.as_closest_canonical(nib.load(path))  # type: ignore[arg-type]
-        values = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
-        spacing = tuple(float(edge) for edge in image.header.get_zooms()[:3])  # type: ignore[attr-defined]
-    except _DAMAGE as error:
-        raise InputError("unreadable", found=f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from error
-    if not all(np.isfinite(edge) and edge > 0 for edge in spacing):
-        raise InputError("unusable voxel size", found=str(spacing))
-    return _checked(values), spacing
+        values = np.asarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError("not an array", found=" ".join(str(error).split())[:120]) from error
+    return checked(values[0] if values.ndim == 4 and values.shape[0] == 1 else values)
 
 
-def _checked(values: NDArray[Any]) -> Array:
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim == 4 and values.shape[0] == 1:
-        values = values[0]
-    if values.ndim != 3:
-        raise InputError("not a 3D volume", found=f"shape {values.shape}")
-    if values.dtype.kind not in "biuf":
-        raise InputError("not a scalar image", found=f"voxels of type {values.dtype}")
-    if min(values.shape) < SMALLEST:
-        raise InputError("too small to compare", found=f"shape {values.shape}", expected=f"{SMALLEST} voxels an axis")
-    array = np.ascontiguousarray(values, dtype=np.float32)
-    if not np.isfinite(array).all():
-        raise InputError("voxels that are not finite", found=f"{int((~np.isfinite(array)).sum())} NaN or infinite")
-    if float(array.max()) == float(array.min()):
-        raise InputError("constant", found=f"every voxel is {float(array.flat[0]):g}")
-    return array
+def _assumed(headers: Sequence[str]) -> list[str]:
+    """Say whom the scans were taken to belong to where nobody said so."""
+    named = [patient for patient in headers if patient]
+    notes = []
+    if named:
+        notes.append(f"no table of patients: {len(named)} DICOM series were told apart by PatientID")
+    if len(named) > 1 and len(set(named)) == 1:
+        notes.append("all DICOM series carry the same PatientID and were taken for one patient")
+    if len(named) < len(headers):
+        notes.append(f"no table of patients: {len(headers) - len(named)} volumes were each taken for another patient")
+    return notes

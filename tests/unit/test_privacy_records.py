@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +12,8 @@ import pytest
 from privacy_scans import SHAPE, scan, scans, write
 
 from privacy.errors import InputError, UsageError
-from privacy.records import collect, digest, read_patients, stem
+from privacy.patients import read_patients
+from privacy.records import collect, digest, gather
 
 
 def test_a_folder_is_searched_recursively_and_hidden_files_are_no_volumes(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_colour_is_refused(tmp_path: Path) -> None:
 
 
 def test_folders_without_volumes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no NIfTI"):
+    with pytest.raises(InputError, match="holds no NIfTI file and no DICOM"):
         collect("train", tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         collect("train", tmp_path / "none")
@@ -157,7 +160,106 @@ def test_missing_tables_and_lists_of_the_wrong_length_are_refused(tmp_path: Path
         collect("train", scans([0, 1]), ["A"])
 
 
-def test_stems() -> None:
-    assert stem("a/b.c.nii.gz") == "b.c"
-    assert stem("b.NII") == "b"
-    assert stem("b") == "b"
+def test_notes_say_what_was_assumed_and_name_nothing(tmp_path: Path) -> None:
+    for name, numbers in (("imagesTr", [0, 1]), ("imagesTs", [2]), ("labelsTr", [3])):
+        write(tmp_path / name, scans(numbers), prefix="secret")
+    (tmp_path / "imagesTr" / "dataset.json").write_text("{}")
+    found = gather("train", tmp_path)
+    assert len(found.scans) == 2
+    assert found.notes == (
+        "only imagesTr/ was read; imagesTs/ was not",
+        "1 files that are neither NIfTI nor DICOM were left aside",
+        "no table of patients: 2 volumes were each taken for another patient",
+    )
+    assert gather("synthetic", tmp_path / "imagesTs").notes == ()
+    (tmp_path / "subjects.csv").write_text("file,subject\nsecret_000,A\nother/secret_001,A\n")
+    (tmp_path / "imagesTr" / "dataset.json").unlink()
+    assert gather("train", tmp_path / "imagesTr").notes == ("the patients of 1 volumes were found by file name alone",)
+
+
+def test_channels_of_a_case_are_one_patient(tmp_path: Path) -> None:
+    write(tmp_path / "imagesTr", scans([0, 1]), prefix="liver_7_0")
+    (tmp_path / "imagesTr" / "liver_7_0_000.nii.gz").rename(tmp_path / "imagesTr" / "liver_7_0000.nii.gz")
+    (tmp_path / "imagesTr" / "liver_7_0_001.nii.gz").rename(tmp_path / "imagesTr" / "liver_7_0001.nii.gz")
+    assert len({s.patient for s in collect("train", tmp_path)}) == 1
+    (tmp_path / "subjects.csv").write_text("file,subject\nliver_7,A\n")
+    assert [s.patient for s in collect("train", tmp_path)] == ["A", "A"]
+
+
+def test_equal_names_in_two_folders_need_paths_in_the_table(tmp_path: Path) -> None:
+    for k, name in enumerate("ab"):
+        write(tmp_path / name, scans([k]))
+    table = tmp_path / "t.csv"
+    table.write_text("file,subject\ncase_000.nii.gz,A\n")
+    with pytest.raises(UsageError, match="one row that fits several train volumes"):
+        collect("train", tmp_path, table)
+    table.write_text("file;subject\na\\case_000.nii.gz;001\nb\\case_000.nii.gz;1\n", encoding="utf-8-sig")
+    assert {s.name[0]: s.patient for s in collect("train", tmp_path, table)} == {"a": "001", "b": "1"}
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", scans([0]))
+    root = tmp_path / "root"
+    write(root / "sub", scans([1]))
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "sub" / "loop").symlink_to(root)
+    (root / "again").symlink_to(root / "sub")
+    assert len(collect("train", root)) == 2
+
+
+def _no_file(root: Path, kind: str) -> None:
+    path = root / "x.nii.gz"
+    if kind == "loop":
+        path.symlink_to(path)
+    elif kind == "broken link":
+        path.symlink_to(root / "nowhere")
+    else:
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("kind", ["loop", "broken link", "pipe"])
+def test_names_without_a_file_behind_them_are_named(tmp_path: Path, kind: str) -> None:
+    write(tmp_path, scans([0]), prefix="good")
+    _no_file(tmp_path, kind)
+    with pytest.raises(InputError, match=r"1 of 2 train volumes cannot be used: x\.nii\.gz \((unreadable|not a file)"):
+        collect("train", tmp_path)
+
+
+def test_folders_named_like_a_file_are_searched(tmp_path: Path) -> None:
+    write(tmp_path / "x.nii.gz", scans([0]))
+    assert [s.name for s in collect("train", tmp_path)] == ["x.nii.gz/case_000.nii.gz"]
+    (tmp_path / "empty.nii.gz").mkdir()
+    with pytest.raises(InputError, match=r"empty\.nii\.gz \(an empty folder"):
+        collect("train", tmp_path)
+
+
+@pytest.mark.parametrize("closed", ["folder", "file"])
+def test_what_may_not_be_read_is_named(tmp_path: Path, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "closed", scans([0]))[0]
+    write(tmp_path, scans([1]), prefix="good")
+    if os.geteuid() == 0:
+        _forbid(monkeypatch, path.parent if closed == "folder" else path)
+    else:
+        (path.parent if closed == "folder" else path).chmod(0)
+    with pytest.raises(InputError, match=r"1 of 2 train volumes cannot be used: closed.*(unreadable|Permission)"):
+        collect("train", tmp_path)
+
+
+def _forbid(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """Let the system refuse one file or folder, as it does to everybody but root."""
+    scandir, read = os.scandir, Path.read_bytes
+
+    def refuse(path: object, act: Callable[..., object]) -> object:
+        if Path(str(path)) == place:
+            raise PermissionError(13, "Permission denied", str(place))
+        return act(path)
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": refuse(path, scandir))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path, read))
+
+
+def test_lists_of_nothing_usable_are_named() -> None:
+    with pytest.raises(InputError, match=r"synthetic-00001 \(not a 3D volume"):
+        collect("synthetic", [scan(0), [1, 2]])
+    with pytest.raises(InputError, match=r"synthetic-00001 \(not an array"):
+        collect("synthetic", [scan(0), [[1, 2], [3]]])
