@@ -22,6 +22,12 @@ ROUNDS = 9999
 RATES = (0.1, 0.01, 0.001)
 FALSE_POSITIVES = 3  # held-out patients beyond the threshold, below which no rate is claimed
 BLOCK = 4_000_000  # labels permuted at a time
+RISK_SOURCES = (
+    "Giomi et al. 2023, A unified framework for quantifying privacy risk in synthetic data,"
+    " doi 10.56553/popets-2023-0055",
+    "Donner and Zou 2012, Closed-form confidence intervals for functions of the normal mean and standard deviation,"
+    " doi 10.1177/0962280210383082",
+)
 EDGE = 1e-9  # a bound is not the value itself
 
 
@@ -196,8 +202,7 @@ def membership_measurements(
 def residual_risk(success: Mask, member: Mask, confidence: float) -> Residual:
     """Compare an attack's success on members with its success on held-out patients.
 
-    The bounds join the exact bounds of the two rates, each at half the error, so that they hold whatever the sizes; a
-    side without patients bounds nothing.
+    Where a side has no patients, its rate is given as 0 and nothing is claimed.
 
     Parameters
     ----------
@@ -207,19 +212,31 @@ def residual_risk(success: Mask, member: Mask, confidence: float) -> Residual:
 
     References
     ----------
-    Giomi et al. 2023, the residual risk, doi 10.56553/popets-2023-0055; Clopper and Pearson 1934,
-    doi 10.1093/biomet/26.4.404.
+    Giomi et al. 2023, the residual risk, doi 10.56553/popets-2023-0055.
     """
     hits = [int(success[side].sum()) for side in (member, ~member)]
     sizes = [int(side.sum()) for side in (member, ~member)]
-    half = (1 + confidence) / 2
-    (low, high), (control_low, control_high) = (
-        stats.clopper_pearson(k, n, half) for k, n in zip(hits, sizes, strict=True)
-    )
     train, control = (k / n if n else 0.0 for k, n in zip(hits, sizes, strict=True))
-    point = _beyond(train, control) if all(sizes) else 0.0
-    return Residual(train, control, point, _beyond(low, control_high), _beyond(high, control_low))
+    risk = (train - control) / (1 - control) if all(sizes) and control < 1 else 0.0
+    lower, upper = _residual_bounds(hits, sizes, confidence)
+    return Residual(train, control, max(0.0, risk), lower, upper)
 
 
-def _beyond(train: float, control: float) -> float:
-    return max(0.0, (train - control) / (1 - control)) if control < 1 else 0.0
+def _residual_bounds(hits: Sequence[int], sizes: Sequence[int], confidence: float) -> tuple[float, float]:
+    """Return the two one-sided bounds of 1 - (1 - train) / (1 - control), within [0, 1].
+
+    Donner and Zou 2012, doi 10.1177/0962280210383082: the bounds of a ratio recovered from those of its two parts, here
+    the exact ones of the rates of failure (Clopper and Pearson 1934, doi 10.1093/biomet/26.4.404).
+    """
+    (train, train_low, train_high), (control, control_low, control_high) = (
+        (1 - k / max(n, 1), *(1 - bound for bound in reversed(stats.clopper_pearson(k, n, confidence))))
+        for k, n in zip(hits, sizes, strict=True)
+    )
+    product = train * control
+    most = control_low * (2 * control - control_low)
+    root = math.sqrt(max(0.0, product**2 - train_high * (2 * train - train_high) * most))
+    largest = (product + root) / most if most > 0 else math.inf
+    least = train_low * (2 * train - train_low)
+    root = math.sqrt(max(0.0, product**2 - control_high * (2 * control - control_high) * least))
+    smallest = least / (product + root) if least > 0 else 0.0
+    return min(1.0, max(0.0, 1 - largest)), min(1.0, max(0.0, 1 - smallest))

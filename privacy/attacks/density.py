@@ -56,9 +56,9 @@ def project(codes: Codes) -> tuple[Floats, Floats]:
     """Return real scans and samples on the leading principal axes of the real ones, each of unit variance."""
     centre = codes.real.mean(0, dtype=np.float64)
     offsets = codes.real - centre
-    values, axes = np.linalg.eigh(offsets.T @ offsets / len(offsets))
-    count = max(1, min(DIMENSIONS, len(offsets) // SCANS_A_DIMENSION, int((values > 1e-9 * values.max()).sum())))
-    scale = axes[:, ::-1][:, :count] / np.sqrt(np.maximum(values[::-1][:count], 1e-12))
+    _, spread, axes = np.linalg.svd(offsets, full_matrices=False)
+    count = max(1, min(DIMENSIONS, len(offsets) // SCANS_A_DIMENSION, int((spread > 1e-4 * spread[0]).sum())))
+    scale = axes[:count].T * np.sqrt(len(offsets)) / np.maximum(spread[:count], 1e-9)
     return offsets @ scale, (codes.samples - centre) @ scale
 
 

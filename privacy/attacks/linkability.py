@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from privacy.attack_stats import patient_scores, residual_risk
+from privacy.attack_stats import RISK_SOURCES, patient_scores, residual_risk
 from privacy.attacks.halves import halves, nearest, unit
 from privacy.attacks.result import AttackResult
 from privacy.evidence import Evidence
 from privacy.policy import Policy
 
-NEIGHBOURS = 1
+NEIGHBOURS = 1  # with three of 120 samples, chance links most people already
 
 
 def linkability(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
@@ -30,10 +30,7 @@ def linkability(evidence: Evidence, policy: Policy, rng: np.random.Generator) ->
             "linkability_control_rate": found.control,
             "linkability_chance_rate": chance(len(codes.samples), NEIGHBOURS),
         },
-        citations=(
-            "Giomi et al. 2023, A unified framework for quantifying privacy risk in synthetic data,"
-            " doi 10.56553/popets-2023-0055",
-        ),
+        citations=RISK_SOURCES,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,16 +124,27 @@ def test_residual_risk_by_hand() -> None:
     found = residual_risk(success, np.arange(20) < 10, 0.95)
     assert (found.train, found.control) == (0.6, 0.2)
     assert found.risk == pytest.approx(0.5)  # (0.6 - 0.2) / 0.8
-    assert found.lower == 0  # the two rates' bounds cross
-    assert 0.5 < found.upper < 0.9
 
 
-def test_residual_risk_with_certain_success() -> None:
+def test_bounds_of_a_residual_risk_with_certain_success() -> None:
     found = residual_risk(np.arange(60) < 30, np.arange(60) < 30, 0.95)
-    low = 0.025 ** (1 / 30)  # 30 of 30, half the error
-    assert found.risk == 1
-    assert found.lower == pytest.approx((low - (1 - low)) / low)
-    assert found.upper == 1
+    a = 1 - 0.05 ** (1 / 30)  # upper bound of a rate without hits in 30; the ratio's is a / sqrt(1 - a^2)
+    assert found.risk == found.upper == 1
+    assert found.lower == pytest.approx(1 - a / math.sqrt(1 - a * a))
+
+
+@pytest.mark.parametrize(("members", "controls"), [(20, 10), (40, 30)])
+@pytest.mark.parametrize("control", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("risk", [0.0, 0.1, 0.4])
+def test_bounds_of_a_residual_risk_hold_exactly(members: int, controls: int, control: float, risk: float) -> None:
+    train = control + risk * (1 - control)
+    chance = np.outer(*(binom.pmf(np.arange(n + 1), n, p) for n, p in ((members, train), (controls, control))))
+    member, missed = np.arange(members + controls) < members, np.zeros(2)
+    for k, c in np.argwhere(chance > 1e-7):
+        success = np.concatenate([np.arange(members) < k, np.arange(controls) < c])
+        found = residual_risk(success, member, 0.95)
+        missed += chance[k, c] * np.array([found.lower > risk + 1e-12, found.upper < risk - 1e-12])
+    assert missed.max() <= 0.0501
 
 
 def test_residual_risk_of_a_hopeless_control_is_nothing() -> None:
