@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from copies.datasets import PLANS
-from copies.printing import fpr_text, plot, recall_text, sets_text
+from copies.printing import fpr_text, plot, recall_text, sets_text, summary_text
 from copies.running import JUDGES, Settings, SplitResult, run_split
 from copies.tables import fpr_rows, pool, recall_rows, set_rows, write_csv
 from copies.transforms import TRANSFORMS, cells
@@ -36,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error("--generated belongs to one set: name it with --dataset")
     settings = _settings(options)
     start = time.perf_counter()
-    results = _run(settings, options.dataset, options.workers)
+    try:
+        results = _run(settings, options.dataset, options.workers)
+    except FileNotFoundError as error:
+        _parser().error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)
     _report(results, options.dataset, settings.judges, options.out)
     print(f"\n{_times(results)}\nin all {time.perf_counter() - start:.0f} s, {options.workers} processes")
@@ -92,6 +95,7 @@ def _report(results: list[SplitResult], datasets: Sequence[str], judges: Sequenc
         drawn = [row for judge in judges for row in set_rows(results, dataset, judge)]
         print(f"\n== {dataset}", *(result.facts for result in results if result.dataset == dataset), sep="\n")
         print(f"\nRecall; the other judges at 1 % FPR, too\n{recall_text(recall, judges)}")
+        print(f"\nCells with a target\n{summary_text(recall)}")
         print(f"\nFalse positives\n{fpr_text(false)}")
         print(f"\nShare of sets objected to, by rate of copies\n{sets_text(drawn)}")
         for name, rows in zip(tables, (recall, false, drawn), strict=True):

@@ -13,6 +13,7 @@ from copies.tables import smallest_rate
 from copies.transforms import PUBLISHED_ONLY
 
 Rows = Sequence[dict[str, Any]]
+TARGET = 0.95
 
 
 def recall_text(rows: Rows, judges: Sequence[str]) -> str:
@@ -27,6 +28,17 @@ def recall_text(rows: Rows, judges: Sequence[str]) -> str:
         beside = [_short(table[judge, row["cell"], row["strength"]].get("fpr_1pct")) for judge in others]
         plants = str(row.get("fpr_1pct_trials", row.get("own_trials", "")))
         lines.append([row["cell"] + target, row["strength"], plants, *cells, _short(row.get("named")), *beside])
+    return _aligned(lines)
+
+
+def summary_text(rows: Rows) -> str:
+    """Return how many marked cells reach the target with each judge, the worst one, and how often the source is named."""
+    lines = [["judge", "marked cells >= 0.95 at 1 % FPR", "lowest", "at own threshold", "lowest", "named right"]]
+    for judge in dict.fromkeys(r["judge"] for r in rows):
+        mine = [r for r in rows if r["judge"] == judge and r["cell"] not in PUBLISHED_ONLY]
+        named, hits = (sum(r.get(f"named_{key}", 0) for r in mine) for key in ("hits", "trials"))
+        reached = [text for name in ("fpr_1pct", "own") for text in _reached(mine, name)]
+        lines.append([judge, *reached, f"{named}/{hits}"])
     return _aligned(lines)
 
 
@@ -75,6 +87,15 @@ def plot(rows: Rows, judges: Sequence[str], path: Path) -> None:
         axis.set_yticks(range(len(cells)), [f"{name} {strength}" for name, strength in cells], fontsize=7)
     figure.colorbar(image, ax=list(axes), label="recall at 1 % realised FPR", shrink=0.4)
     figure.savefig(path, dpi=130)
+
+
+def _reached(rows: Rows, name: str) -> tuple[str, str]:
+    found = [r for r in rows if r.get(name) is not None]
+    if not found:
+        return "n/a", "n/a"
+    worst = min(found, key=lambda r: r[name])
+    passed = sum(r[name] >= TARGET for r in found)
+    return f"{passed} of {len(found)}", f"{worst['cell']} {worst['strength']} {worst[name]:.2f}"
 
 
 def _rate(row: dict[str, Any], name: str) -> str:

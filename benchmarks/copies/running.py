@@ -172,7 +172,10 @@ def _judgement(queries: list[Query], scores: Scores, sets: list[SetResult]) -> J
 def _folder(folder: Path | None) -> list[Query]:
     if folder is None:
         return []
-    return [Query(read(path), "folder") for path in sorted(folder.rglob("*.nii*"))]
+    paths = sorted(path for path in folder.rglob("*") if path.name.endswith((".nii", ".nii.gz")))
+    if not paths:
+        raise FileNotFoundError(f"No NIfTI file under {folder}")
+    return [Query(read(path), "folder") for path in paths]
 
 
 @contextmanager

@@ -154,7 +154,8 @@ def test_round_trip_loses_more_with_strength(material):
     assert round_trip.latents[0] > round_trip.latents[2]
 
 
-def test_generator_spreads_by_its_scale():
+def test_generator_spreads_by_its_scale(monkeypatch):
+    monkeypatch.setattr(generators, "LATENTS", (4, 48))
     train = [scan(k) for k in range(10)]
     round_trip = generators.fit_round_trip(train, 0)
     generator = generators.fit_generator(train, round_trip.models[0])
@@ -339,6 +340,12 @@ def test_command_writes_its_tables(tmp_path, capsys):
         nib.save(nib.Nifti1Image(made.array, np.diag([*made.spacing, 1.0])), folder / "PET_image.nii.gz")
     out = tmp_path / "out"
     arguments = ["--data", str(tmp_path / "data"), "--dataset", "pet", "--quick", "--workers", "1", "--out", str(out)]
+    generated = tmp_path / "generated"
+    generated.mkdir()
+    for k in range(2):
+        made = scan(50 + k, (12, 14, 12), (4.0, 4.0, 3.0))
+        nib.save(nib.Nifti1Image(made.array, np.diag([*made.spacing, 1.0])), generated / f"{k}.nii")
+    arguments += ["--generated", str(generated)]
     arguments += ["--judges", "correlation", "dcr_share", "--cells", "identity", "noise", "--clean-sets", "5"]
     assert planted_copies.main(arguments) == 0
     with (out / "recall.csv").open(newline="") as stream:
@@ -350,8 +357,18 @@ def test_command_writes_its_tables(tmp_path, capsys):
         ("correlation", "noise", "strong"),
     ]
     assert rows[0]["own"] == "1"
+    with (out / "false_positives.csv").open(newline="") as stream:
+        kinds = {r["kind"]: int(r["scans"]) for r in csv.DictReader(stream)}
+    assert kinds["folder"] == 2
+    assert kinds["pooled"] == kinds["others"] + kinds["disguised"] + kinds["generated"]
     assert (out / "recall.png").stat().st_size > 1000
     assert "smallest rate" in capsys.readouterr().out
+
+
+def test_command_says_where_it_looked(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        planted_copies.main(["--data", str(tmp_path), "--dataset", "pet", "--workers", "1"])
+    assert str(tmp_path) in capsys.readouterr().err
 
 
 @pytest.mark.real_data
