@@ -32,7 +32,7 @@ def recall_text(rows: Rows, judges: Sequence[str]) -> str:
 
 
 def summary_text(rows: Rows) -> str:
-    """Return how many marked cells reach the target with each judge, the worst one, and how often the source is named."""
+    """Return, for each judge, the marked cells that reach the target, the worst one, and the sources named right."""
     lines = [["judge", "marked cells >= 0.95 at 1 % FPR", "lowest", "at own threshold", "lowest", "named right"]]
     for judge in dict.fromkeys(r["judge"] for r in rows):
         mine = [r for r in rows if r["judge"] == judge and r["cell"] not in PUBLISHED_ONLY]
