@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +73,8 @@ def attribute_risks(
     Returns
     -------
     dict
-        Lists in the order of the sorted names, and the largest risk with its bounds; nothing where no attribute is
-        left.
+        Lists in the order of the sorted names; the attribute with the largest lower bound, and the largest upper
+        bound of all. Empty where no attribute is left.
     """
     found: list[Residual] = []
     baselines: list[float] = []
@@ -92,6 +92,7 @@ def attribute_risks(
     worst = max(found, key=lambda residual: (residual.lower, residual.risk))
     return {
         **_measured("attribute", worst),
+        "attribute_risk_upper": max(residual.upper for residual in found),
         "attribute_risks": [residual.risk for residual in found],
         "attribute_risks_lower": [residual.lower for residual in found],
         "attribute_train_rates": [residual.train for residual in found],
@@ -119,6 +120,23 @@ def guess_attribute(
         return np.abs(guess - real) <= TOLERANCE * span, np.abs(fixed - real) <= TOLERANCE * span
     picked = np.array([_most_frequent(pool[row]) for row in near])
     return (picked == real) & present(real), (_most_frequent(pool) == real) & present(real)
+
+
+def columns(real: Sequence[str], synthetic: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read one attribute from text: numbers where every value of either side is one, else text; empty is missing.
+
+    Returns
+    -------
+    real, synthetic : ndarray
+        Both of floats, or both of text.
+    """
+    texts = [[value.strip() for value in side] for side in (real, synthetic)]
+    try:
+        numbers = [np.array([float(value or "nan") for value in side]) for side in texts]
+    except ValueError:
+        return np.array(texts[0], dtype=str), np.array(texts[1], dtype=str)
+    first, second = (np.where(np.isfinite(side), side, np.nan) for side in numbers)
+    return first, second
 
 
 def present(values: NDArray[Any]) -> NDArray[np.bool_]:

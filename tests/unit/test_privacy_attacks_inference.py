@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from privacy.attack_stats import patient_scores, residual_risk
 from privacy.attacks.halves import halves, nearest, unit
-from privacy.attacks.inference import LEAST_GAIN, attribute_risks, guess_attribute, guess_gain
+from privacy.attacks.inference import LEAST_GAIN, attribute_risks, columns, guess_attribute, guess_gain
 from privacy.attacks.linkability import chance, link
 from privacy.codes import Codes
 
@@ -143,6 +143,15 @@ def test_attributes_that_cannot_be_compared_are_passed_over() -> None:
     given = with_codes(samples, real, is_train)
     nowhere = {"a": np.array([1.0, 2.0, np.nan]), "b": np.array(["u", "v", "w"]), "c": np.ones(3)}
     assert attribute_risks(given, nowhere, {"a": np.ones(2), "b": np.ones(2), "d": np.ones(2)}, 0.95) == {}
+
+
+def test_columns_are_numbers_where_all_are() -> None:
+    first, second = columns(["61", " 7.5 ", ""], ["3", "inf"])
+    assert np.array_equal(first, [61, 7.5, np.nan], equal_nan=True)
+    assert np.array_equal(second, [3, np.nan], equal_nan=True)
+    first, second = columns(["61", ""], ["f"])
+    assert first.tolist() == ["61", ""]
+    assert second.tolist() == ["f"]
 
 
 def test_a_patient_with_two_scans_is_counted_once() -> None:
