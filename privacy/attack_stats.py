@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from scipy import optimize
 from scipy import stats as distributions
 
 from privacy import stats
+from privacy.codes import Codes
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -50,23 +51,58 @@ class Residual:
     upper: float
 
 
-def patient_scores(values: Floats, patient: NDArray[np.int64], is_train: Mask) -> tuple[Floats, Mask]:
-    """Reduce scans to patients: a patient's score is the largest of their scans'.
+@dataclass(frozen=True)
+class Scored:
+    """One score a patient: the largest of their scans' (arrays of length patients).
 
-    Parameters
+    Attributes
     ----------
-    values : ndarray, shape (G,)
-    patient : ndarray of int64, shape (G,)
-    is_train : ndarray of bool, shape (G,)
-
-    Returns
-    -------
-    scores, member : ndarray, shape (patients,)
+    scores : ndarray
+    member : ndarray of bool
+    scans : ndarray of int64
+        How many scans the score is the largest of: with more of them, chance reaches higher.
     """
-    owners, first, inverse = np.unique(patient, return_index=True, return_inverse=True)
+
+    scores: Floats
+    member: Mask
+    scans: NDArray[np.int64]
+
+
+def patient_scores(values: Floats, patient: NDArray[np.int64], is_train: Mask) -> Scored:
+    """Reduce scans to patients by the largest value (all arrays of shape (G,))."""
+    owners, first, inverse, scans = np.unique(patient, return_index=True, return_inverse=True, return_counts=True)
     scores = np.full(len(owners), -np.inf)
     np.maximum.at(scores, inverse, values)
-    return scores, is_train[first]
+    return Scored(scores, is_train[first], scans)
+
+
+def patient_shares(success: Mask, patient: NDArray[np.int64], is_train: Mask) -> tuple[Floats, Mask]:
+    """Return the share of each patient's scans on which an attack succeeds, and whether the patient is a member.
+
+    A share, unlike a largest value, does not grow with the number of scans.
+    """
+    _, first, inverse, scans = np.unique(patient, return_index=True, return_inverse=True, return_counts=True)
+    return np.bincount(inverse, success) / scans, is_train[first]
+
+
+def even_scans(codes: Codes) -> Codes:
+    """Keep of no patient more scans than the other side has of anyone: the first ones.
+
+    Where one side alone has patients with several scans, they would otherwise have nobody to be compared with.
+    """
+    _, inverse, scans = np.unique(codes.patient, return_inverse=True, return_counts=True)
+    order = np.argsort(inverse, kind="stable")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order)) - (np.cumsum(scans) - scans)[inverse[order]]
+    most = min(int(scans[inverse][side].max(initial=1)) for side in (codes.is_train, ~codes.is_train))
+    kept = place < most
+    return replace(
+        codes,
+        real=codes.real[kept],
+        real_views=codes.real_views[kept],
+        patient=codes.patient[kept],
+        is_train=codes.is_train[kept],
+    )
 
 
 def auc(members: Floats, controls: Floats) -> float:
@@ -112,19 +148,18 @@ def supported_rates(controls: int) -> list[float]:
 
 
 def tail_test(
-    scores: Floats, member: Mask, rng: np.random.Generator, depths: Sequence[float] = DEPTHS, rounds: int = ROUNDS
+    scored: Scored, rng: np.random.Generator, depths: Sequence[float] = DEPTHS, rounds: int = ROUNDS
 ) -> tuple[float, list[float]]:
     """Test whether the highest scores are members' more than chance, permuting labels by patient.
 
-    At each depth, a patient counts by how far their score exceeds that of the first patient beyond the depth, and the
-    members' counts are summed. The smallest p-value over the depths is compared with its own distribution under the
-    same permutations, so that correlated depths cost little (Westfall and Young 1993). Exact whatever the scores are,
-    as long as they were made without the labels.
+    Labels are exchanged among patients with equally many scans. At each depth, a patient counts by how far their score
+    exceeds that of the first patient beyond the depth, and the members' counts are summed. The smallest p-value over
+    the depths is compared with its own distribution under the same permutations, so that correlated depths cost little
+    (Westfall and Young 1993). Exact whatever the scores are, as long as they were made without the labels.
 
     Parameters
     ----------
-    scores : ndarray, shape (patients,)
-    member : ndarray of bool, shape (patients,)
+    scored : Scored
     rng : Generator
     depths : sequence of float
         Shares of the patients.
@@ -137,12 +172,15 @@ def tail_test(
     by_depth : list of float
         Of each depth alone.
     """
-    counts = _excess(scores, depths)
-    sums = [counts @ member.astype(float)[:, None]]
+    counts, member = _excess(scored.scores, depths), scored.member.astype(float)
+    strata = [np.flatnonzero(scored.scans == scans) for scans in np.unique(scored.scans)]
+    sums = [counts @ member[:, None]]
     block = max(1, BLOCK // max(len(member), 1))
     for start in range(0, rounds, block):
-        labels = np.tile(member.astype(float), (min(block, rounds - start), 1))
-        sums.append(counts @ rng.permuted(labels, axis=1).T)
+        labels = np.tile(member, (min(block, rounds - start), 1))
+        for stratum in strata:
+            labels[:, stratum] = rng.permuted(labels[:, stratum], axis=1)
+        sums.append(counts @ labels.T)
     # Rounded, so that sums of the same counts in another order are ties.
     p = np.stack([distributions.rankdata(-np.round(row, 9), method="max") for row in np.concatenate(sums, 1)])
     smallest = p.min(0)
@@ -159,7 +197,7 @@ def _excess(scores: Floats, depths: Sequence[float]) -> Floats:
 
 
 def membership_measurements(
-    name: str, scores: Floats, member: Mask, confidence: float, rng: np.random.Generator
+    name: str, scored: Scored, confidence: float, rng: np.random.Generator
 ) -> dict[str, float | list[float]]:
     """Describe how well a score by patient tells members from held-out patients.
 
@@ -167,9 +205,8 @@ def membership_measurements(
     ----------
     name : str
         Prefix of the measurements.
-    scores : ndarray, shape (patients,)
+    scored : Scored
         Higher for members, if anything.
-    member : ndarray of bool, shape (patients,)
     confidence : float
         Of each one-sided bound.
     rng : Generator
@@ -180,8 +217,8 @@ def membership_measurements(
         ``_p`` and ``_depth_p`` (`tail_test`), ``_auc`` with bounds, and lists ``_fpr``, ``_tpr``, ``_tpr_lower``: the
         rates that the number of held-out patients supports, empty where it supports none.
     """
-    members, controls = scores[member], scores[~member]
-    p, by_depth = tail_test(scores, member, rng)
+    members, controls = scored.scores[scored.member], scored.scores[~scored.member]
+    p, by_depth = tail_test(scored, rng)
     value = auc(members, controls)
     lower, upper = auc_bounds(value, len(members), len(controls), confidence)
     rates = supported_rates(len(controls))
@@ -199,14 +236,16 @@ def membership_measurements(
     }
 
 
-def residual_risk(success: Mask, member: Mask, confidence: float) -> Residual:
+def residual_risk(success: Floats, member: Mask, confidence: float) -> Residual:
     """Compare an attack's success on members with its success on held-out patients.
 
     Where a side has no patients, its rate is given as 0 and nothing is claimed.
 
     Parameters
     ----------
-    success, member : ndarray of bool, shape (patients,)
+    success : ndarray, shape (patients,)
+        Share of each patient's scans on which the attack succeeds.
+    member : ndarray of bool, shape (patients,)
     confidence : float
         Of each one-sided bound.
 
@@ -214,29 +253,32 @@ def residual_risk(success: Mask, member: Mask, confidence: float) -> Residual:
     ----------
     Giomi et al. 2023, the residual risk, doi 10.56553/popets-2023-0055.
     """
-    hits = [int(success[side].sum()) for side in (member, ~member)]
-    sizes = [int(side.sum()) for side in (member, ~member)]
-    train, control = (k / n if n else 0.0 for k, n in zip(hits, sizes, strict=True))
-    risk = (train - control) / (1 - control) if all(sizes) and control < 1 else 0.0
-    lower, upper = _residual_bounds(hits, sizes, confidence)
-    return Residual(train, control, max(0.0, risk), lower, upper)
+    sides = success[member], success[~member]
+    train, control = (float(side.mean()) if len(side) else 0.0 for side in sides)
+    claimed = len(sides[0]) and len(sides[1]) and control < 1
+    risk = (train - control) / (1 - control) if claimed else 0.0
+    lower, upper = _ratio_bounds(_failures(sides[0], confidence), _failures(sides[1], confidence))
+    return Residual(train, control, max(0.0, risk), min(1.0, max(0.0, 1 - upper)), min(1.0, max(0.0, 1 - lower)))
 
 
-def _residual_bounds(hits: Sequence[int], sizes: Sequence[int], confidence: float) -> tuple[float, float]:
-    """Return the two one-sided bounds of 1 - (1 - train) / (1 - control), within [0, 1].
+def _failures(success: Floats, confidence: float) -> tuple[float, float, float]:
+    """Return the rate of failure and its bounds; parts of a patient are rounded to the wider side (Hoeffding 1956)."""
+    total, n = float(success.sum()), len(success)
+    low, _ = stats.clopper_pearson(math.floor(total + 1e-9), n, confidence)
+    _, high = stats.clopper_pearson(math.ceil(total - 1e-9), n, confidence)
+    return 1 - total / max(n, 1), 1 - high, 1 - low
 
-    Donner and Zou 2012, doi 10.1177/0962280210383082: the bounds of a ratio recovered from those of its two parts, here
-    the exact ones of the rates of failure (Clopper and Pearson 1934, doi 10.1093/biomet/26.4.404).
+
+def _ratio_bounds(above: tuple[float, float, float], below: tuple[float, float, float]) -> tuple[float, float]:
+    """Return the two one-sided bounds of a ratio of rates, each given with its own bounds.
+
+    Donner and Zou 2012, doi 10.1177/0962280210383082, here from exact bounds (Clopper and Pearson 1934,
+    doi 10.1093/biomet/26.4.404).
     """
-    (train, train_low, train_high), (control, control_low, control_high) = (
-        (1 - k / max(n, 1), *(1 - bound for bound in reversed(stats.clopper_pearson(k, n, confidence))))
-        for k, n in zip(hits, sizes, strict=True)
-    )
-    product = train * control
-    most = control_low * (2 * control - control_low)
-    root = math.sqrt(max(0.0, product**2 - train_high * (2 * train - train_high) * most))
-    largest = (product + root) / most if most > 0 else math.inf
-    least = train_low * (2 * train - train_low)
-    root = math.sqrt(max(0.0, product**2 - control_high * (2 * control - control_high) * least))
-    smallest = least / (product + root) if least > 0 else 0.0
-    return min(1.0, max(0.0, 1 - largest)), min(1.0, max(0.0, 1 - smallest))
+    (top, top_low, top_high), (base, base_low, base_high) = above, below
+    product = top * base
+    least, most = top_low * (2 * top - top_low), base_low * (2 * base - base_low)
+    root = math.sqrt(max(0.0, product**2 - base_high * (2 * base - base_high) * least))
+    lower = least / (product + root) if least > 0 else 0.0
+    root = math.sqrt(max(0.0, product**2 - top_high * (2 * top - top_high) * most))
+    return lower, (product + root) / most if most > 0 else math.inf

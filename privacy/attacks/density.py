@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from privacy.attack_stats import membership_measurements, patient_scores
+from privacy.attack_stats import even_scans, membership_measurements, patient_scores
 from privacy.attacks.result import AttackResult
 from privacy.codes import Codes
 from privacy.evidence import Evidence
@@ -23,10 +23,10 @@ Floats = NDArray[np.float64]
 
 def density(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
     """Score each patient by the density ratio at their scans; ask whether members score higher."""
-    codes = evidence.codes
-    scores, member = patient_scores(density_ratio(codes), codes.patient, codes.is_train)
+    codes = even_scans(evidence.codes)
+    scored = patient_scores(density_ratio(codes), codes.patient, codes.is_train)
     return AttackResult(
-        membership_measurements("density", scores, member, policy.thresholds["confidence"], rng),
+        membership_measurements("density", scored, policy.thresholds["confidence"], rng),
         citations=(
             "van Breugel et al. 2023, Membership inference attacks against synthetic data, arXiv 2302.12580",
             "Scott 1992, Multivariate density estimation, doi 10.1002/9780470316849",

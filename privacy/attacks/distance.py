@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.attack_stats import membership_measurements, patient_scores
+from privacy.attack_stats import even_scans, membership_measurements, patient_scores
 from privacy.attacks.result import AttackResult
 from privacy.codes import Codes
 from privacy.evidence import Evidence
@@ -17,10 +17,10 @@ CEILING = 0.99999  # of a similarity, before Fisher's transform
 
 def distance(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
     """Score each patient by their largest leak and ask whether members score higher than held-out patients."""
-    codes = evidence.codes
-    scores, member = patient_scores(leaks(codes), codes.patient, codes.is_train)
+    codes = even_scans(evidence.codes)
+    scored = patient_scores(leaks(codes), codes.patient, codes.is_train)
     return AttackResult(
-        membership_measurements("distance", scores, member, policy.thresholds["confidence"], rng),
+        membership_measurements("distance", scored, policy.thresholds["confidence"], rng),
         citations=(
             "Chen et al. 2020, GAN-Leaks, doi 10.1145/3372297.3417238",
             "Carlini et al. 2022, Membership inference attacks from first principles, doi 10.1109/SP46214.2022.9833649",

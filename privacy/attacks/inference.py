@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.attack_stats import RISK_SOURCES, Residual, patient_scores, residual_risk
+from privacy.attack_stats import RISK_SOURCES, Residual, patient_shares, residual_risk
 from privacy.attacks.halves import halves, nearest, unit
 from privacy.attacks.result import AttackResult, Value
 from privacy.codes import Codes
@@ -25,8 +25,8 @@ Table = Mapping[str, NDArray[Any]]
 def inference(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
     """Guess each scan's other half from the sample nearest to the half that is known; compare members with held-out."""
     codes, confidence = evidence.codes, policy.thresholds["confidence"]
-    gain, member = patient_scores(guess_gain(codes.sample_views, codes.real_views), codes.patient, codes.is_train)
-    found = residual_risk(gain > LEAST_GAIN, member, confidence)
+    right = guess_gain(codes.sample_views, codes.real_views) > LEAST_GAIN
+    found = residual_risk(*patient_shares(right, codes.patient, codes.is_train), confidence)
     return AttackResult(_measured("inference", found), citations=RISK_SOURCES)
 
 
@@ -84,9 +84,8 @@ def attribute_risks(
         kept = present(real[name])
         right, naive = guess_attribute(codes, real[name], synthetic[name], neighbours)
         owners, sides = codes.patient[kept], codes.is_train[kept]
-        success, member = patient_scores(right[kept].astype(float), owners, sides)
-        found.append(residual_risk(success > 0, member, each))
-        baselines.append(float((patient_scores(naive[kept].astype(float), owners, sides)[0] > 0).mean()))
+        found.append(residual_risk(*patient_shares(right[kept], owners, sides), each))
+        baselines.append(float(patient_shares(naive[kept], owners, sides)[0].mean()))
     if not found:
         return {}
     worst = max(found, key=lambda residual: (residual.lower, residual.risk))

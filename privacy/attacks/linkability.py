@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from privacy.attack_stats import RISK_SOURCES, patient_scores, residual_risk
+from privacy.attack_stats import RISK_SOURCES, patient_shares, residual_risk
 from privacy.attacks.halves import halves, nearest, unit
 from privacy.attacks.result import AttackResult
 from privacy.evidence import Evidence
@@ -19,8 +19,7 @@ def linkability(evidence: Evidence, policy: Policy, rng: np.random.Generator) ->
     """Measure how much more often members' halves are linked than held-out patients'."""
     codes, confidence = evidence.codes, policy.thresholds["confidence"]
     linked = link(codes.sample_views, codes.real_views, NEIGHBOURS)
-    success, member = patient_scores(linked.astype(float), codes.patient, codes.is_train)
-    found = residual_risk(success > 0, member, confidence)
+    found = residual_risk(*patient_shares(linked, codes.patient, codes.is_train), confidence)
     return AttackResult(
         {
             "linkability_risk": found.risk,

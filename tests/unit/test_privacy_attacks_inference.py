@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from privacy.attack_stats import patient_scores, residual_risk
+from privacy.attack_stats import residual_risk
 from privacy.attacks.halves import halves, nearest, unit
 from privacy.attacks.inference import LEAST_GAIN, attribute_risks, columns, guess_attribute, guess_gain
 from privacy.attacks.linkability import chance, link
@@ -152,9 +152,3 @@ def test_columns_are_numbers_where_all_are() -> None:
     first, second = columns(["61", ""], ["f"])
     assert first.tolist() == ["61", ""]
     assert second.tolist() == ["f"]
-
-
-def test_a_patient_with_two_scans_is_counted_once() -> None:
-    success, member = patient_scores(np.array([0.0, 1.0, 0.0]), np.array([3, 3, 8]), np.array([True, True, False]))
-    found = residual_risk(success > 0, member, 0.95)
-    assert (found.train, found.control) == (1.0, 0.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multivariate_normal
 
-from privacy.attack_stats import membership_measurements, patient_scores, tail_test
+from privacy.attack_stats import even_scans, membership_measurements, patient_scores, tail_test
 from privacy.attacks.density import density_ratio, log_density, project
 from privacy.attacks.distance import leaks
 from privacy.attacks.membership import membership
@@ -57,8 +57,9 @@ def world(
 
 
 def p_value(attack: Scores, given: Codes, seed: int, rounds: int = 499) -> float:
-    scores, member = patient_scores(attack(given), given.patient, given.is_train)
-    return tail_test(scores, member, np.random.default_rng([seed, 1]), rounds=rounds)[0]
+    given = even_scans(given)
+    scored = patient_scores(attack(given), given.patient, given.is_train)
+    return tail_test(scored, np.random.default_rng([seed, 1]), rounds=rounds)[0]
 
 
 def test_leaks_by_hand() -> None:
@@ -115,6 +116,20 @@ def test_p_values_are_uniform_where_samples_do_not_depend_on_the_split(name: str
         assert binom.ppf(0.0005, runs, level) <= (p <= level).sum() <= binom.ppf(0.9995, runs, level)
 
 
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_members_who_were_scanned_more_often_raise_no_alarm(name: str, share: float) -> None:
+    """Without care for it, two different scans of each member reach higher than one of each held-out patient."""
+    alarms, runs = 0, 100
+    for seed in range(runs):
+        rng = np.random.default_rng([seed, 2])
+        scans = 1 + (rng.uniform(size=60) < np.where(np.arange(60) < 35, share, 1 - share))
+        patient = np.repeat(np.arange(60), scans)
+        given = codes(people(80, rng), people(len(patient), rng), patient, patient < 35)
+        alarms += p_value(ATTACKS[name], given, seed, rounds=199) <= 0.05
+    assert alarms <= binom.ppf(0.999, runs, 0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "copies", "noise"), [("distance", 15, 0.02), ("distance", 15, 0.1), ("density", 15, 0.1)]
 )
@@ -139,9 +154,9 @@ def test_samples_that_are_all_alike_or_too_wild_raise_no_alarm(name: str, disper
 @pytest.mark.parametrize(("samples", "held"), [(1, 25), (120, 1), (1, 1)])
 def test_a_single_sample_or_patient_gives_numbers(name: str, samples: int, held: int) -> None:
     given = world(0, samples=samples, held=held)
-    scores, member = patient_scores(ATTACKS[name](given), given.patient, given.is_train)
-    found = membership_measurements(name, scores, member, 0.95, np.random.default_rng(0))
-    assert np.isfinite(scores).all()
+    scored = patient_scores(ATTACKS[name](given), given.patient, given.is_train)
+    found = membership_measurements(name, scored, 0.95, np.random.default_rng(0))
+    assert np.isfinite(scored.scores).all()
     assert np.isfinite(np.hstack([np.ravel(value) for value in found.values()])).all()
     assert found[f"{name}_p"] > 0.01
 

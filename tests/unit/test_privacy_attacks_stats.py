@@ -11,23 +11,57 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from privacy.attack_stats import (
+    Scored,
     auc,
     auc_bounds,
+    even_scans,
     membership_measurements,
     patient_scores,
+    patient_shares,
     residual_risk,
     supported_rates,
     tail_test,
     true_positives,
 )
+from privacy.codes import Codes
+
+
+def one_scan(scores: np.ndarray, member: np.ndarray) -> Scored:
+    return Scored(scores, member, np.ones(len(scores), np.int64))
 
 
 def test_a_patient_scores_as_their_most_telling_scan() -> None:
-    scores, member = patient_scores(
-        np.array([1.0, 5.0, 2.0, 3.0]), np.array([9, 4, 9, 4]), np.array([True, False, True, False])
+    found = patient_scores(
+        np.array([1.0, 5.0, 2.0, 3.0, 0.0]), np.array([9, 4, 9, 4, 9]), np.array([True, False, True, False, True])
     )
-    assert scores.tolist() == [5.0, 2.0]
-    assert member.tolist() == [False, True]
+    assert found.scores.tolist() == [5.0, 2.0]
+    assert found.member.tolist() == [False, True]
+    assert found.scans.tolist() == [2, 3]
+
+
+def test_a_share_of_a_patient_is_of_their_scans() -> None:
+    share, member = patient_shares(np.array([1, 0, 1], bool), np.array([3, 3, 8]), np.array([True, True, False]))
+    assert share.tolist() == [0.5, 1.0]
+    assert member.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("patient", "members", "kept"),
+    [
+        ([5, 5, 5, 2, 2, 9], 5, [0, 3, 5]),  # a held-out patient has one scan
+        ([5, 2, 5, 5, 9, 9], 4, [0, 1, 2, 4, 5]),  # two
+        ([5, 5, 2, 2], 4, [0, 2]),  # nobody is held out
+    ],
+)
+def test_scans_that_have_nothing_to_be_compared_with_are_left_out(
+    patient: list[int], members: int, kept: list[int]
+) -> None:
+    rows = np.arange(6.0)[: len(patient)]
+    given = Codes(rows, rows, rows, rows, np.array(patient), np.arange(len(patient)) < members)
+    found = even_scans(given)
+    assert found.real.tolist() == found.real_views.tolist() == kept
+    assert found.patient.tolist() == [patient[k] for k in kept]
+    assert found.is_train.tolist() == [k < members for k in kept]
 
 
 def test_auc_by_hand() -> None:
@@ -79,7 +113,7 @@ def test_a_rate_is_claimed_where_enough_patients_are_held_out() -> None:
 
 def test_tail_test_agrees_with_counting() -> None:
     scores, member = np.array([0.0] * 7 + [1.0, 1.0, 1.0]), np.arange(10) >= 5
-    p, by_depth = tail_test(scores, member, np.random.default_rng(0), depths=(1.0,), rounds=20000)
+    p, by_depth = tail_test(one_scan(scores, member), np.random.default_rng(0), depths=(1.0,), rounds=20000)
     exact = 5 * 4 * 3 / (10 * 9 * 8)  # all three are members
     assert p == pytest.approx(exact, abs=0.006)
     assert by_depth == [p]
@@ -87,15 +121,24 @@ def test_tail_test_agrees_with_counting() -> None:
 
 @pytest.mark.parametrize("patients", [1, 2, 4, 6])
 def test_tail_test_of_equal_scores_says_nothing(patients: int) -> None:
-    p, by_depth = tail_test(np.ones(patients), np.arange(patients) < 1, np.random.default_rng(0), rounds=99)
+    scored = one_scan(np.ones(patients), np.arange(patients) < 1)
+    p, by_depth = tail_test(scored, np.random.default_rng(0), rounds=99)
     assert p == 1
     assert by_depth == [1.0] * 4
+
+
+def test_labels_are_exchanged_among_patients_with_equally_many_scans() -> None:
+    scored = Scored(np.array([9.0, 8.0, 7.0, 1.0, 2.0, 0.0]), np.arange(6) < 3, np.array([2, 2, 2, 1, 1, 1]))
+    assert tail_test(scored, np.random.default_rng(0), rounds=99)[0] == 1
+    mixed = Scored(np.array([9.0, 0.0, 8.0, 0.0]), np.array([True, False, True, False]), np.array([2, 2, 1, 1]))
+    p, _ = tail_test(mixed, np.random.default_rng(0), depths=(1.0,), rounds=20000)
+    assert p == pytest.approx(0.25, abs=0.015)
 
 
 def test_tail_test_without_a_side_says_nothing() -> None:
     scores = np.random.default_rng(0).normal(size=12)
     for member in (np.ones(12, bool), np.zeros(12, bool)):
-        assert tail_test(scores, member, np.random.default_rng(0), rounds=99)[0] == 1
+        assert tail_test(one_scan(scores, member), np.random.default_rng(0), rounds=99)[0] == 1
 
 
 def test_tail_test_sees_a_few_outliers_and_keeps_its_rate() -> None:
@@ -103,9 +146,9 @@ def test_tail_test_sees_a_few_outliers_and_keeps_its_rate() -> None:
     for seed in range(runs):
         rng = np.random.default_rng(seed)
         scores = rng.normal(size=90)
-        alarms += tail_test(scores, member, rng, rounds=199)[0] <= 0.05
+        alarms += tail_test(one_scan(scores, member), rng, rounds=199)[0] <= 0.05
         scores[:10] += 5
-        seen += tail_test(scores, member, rng, rounds=199)[0] <= 0.05
+        seen += tail_test(one_scan(scores, member), rng, rounds=199)[0] <= 0.05
     assert binomtest(alarms, runs, 0.05).pvalue > 0.001
     assert seen / runs > 0.95
 
@@ -113,7 +156,7 @@ def test_tail_test_sees_a_few_outliers_and_keeps_its_rate() -> None:
 def test_measurements_are_numbers_whatever_is_missing() -> None:
     rng = np.random.default_rng(0)
     for member in (np.arange(8) < 7, np.arange(8) < 8, np.arange(1) < 1):
-        found = membership_measurements("x", np.ones(len(member)), member, 0.95, rng)
+        found = membership_measurements("x", one_scan(np.ones(len(member)), member), 0.95, rng)
         assert found["x_p"] == 1
         assert found["x_auc"] == 0.5
         assert found["x_tpr"] == found["x_fpr"] == found["x_tpr_lower"] == []
@@ -145,6 +188,18 @@ def test_bounds_of_a_residual_risk_hold_exactly(members: int, controls: int, con
         found = residual_risk(success, member, 0.95)
         missed += chance[k, c] * np.array([found.lower > risk + 1e-12, found.upper < risk - 1e-12])
     assert missed.max() <= 0.0501
+
+
+def test_parts_of_patients_widen_the_bounds() -> None:
+    member = np.arange(40) < 20
+    halves = residual_risk(np.concatenate([np.full(13, 0.5), np.zeros(27)]), member, 0.95)
+    fewer = residual_risk(np.arange(40) < 6, member, 0.95)
+    more = residual_risk(np.arange(40) < 7, member, 0.95)
+    assert halves.train == pytest.approx(6.5 / 20)
+    assert fewer.risk < halves.risk < more.risk
+    assert halves.lower <= more.lower
+    assert halves.upper >= fewer.upper
+    assert halves.upper - halves.lower > max(fewer.upper - fewer.lower, more.upper - more.lower)
 
 
 def test_residual_risk_of_a_hopeless_control_is_nothing() -> None:
