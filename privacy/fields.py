@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import numpy as np
 
 from privacy.errors import InputError
 from privacy.patients import stem
-from privacy.reading import DAMAGE, is_nifti, parse_nifti, read_bytes
+from privacy.reading import DAMAGE, is_nifti, joint_digest, parse_nifti, read_bytes
 from privacy.records import Scan
 
 NIFTI_TEXT = ("descrip", "aux_file", "intent_name", "db_name")
@@ -93,16 +94,19 @@ def read_header(scan: Scan) -> Header:
     Raises
     ------
     InputError
-        If a file cannot be read.
+        If a file cannot be read, or is no longer what was collected.
     """
     if not scan.files:
         return Header(())
+    blobs = [read_bytes(path) for path in scan.files]
+    if joint_digest([hashlib.sha256(blob).hexdigest() for blob in blobs]) != scan.sha256:
+        raise InputError(f"{scan.path} changed while the audit ran", next_step="Audit again what does not change")
     fields = list(_names(scan))
     if not is_nifti(scan.files[0]):
-        for path in scan.files:
-            fields += _dicom_file(read_bytes(path))
+        for blob in blobs:
+            fields += _dicom_file(blob)
         return Header(tuple(dict.fromkeys(fields)))
-    image = parse_nifti(read_bytes(scan.files[0]))
+    image = parse_nifti(blobs[0])
     fields += [Field("header", key, text) for key in NIFTI_TEXT if (text := _decoded(image.header[key].tobytes()))]
     for extension in image.header.extensions:
         fields += _extension(extension)
@@ -164,8 +168,11 @@ def _decoded(block: bytes) -> str:
 def _extension(extension: Any) -> list[Field]:
     code = int(extension.get_code())
     found = [Field("extension", f"NIfTI extension {code}", "", "private")]
-    content = extension.get_content()
-    if code == DICOM_EXTENSION:
+    try:
+        content = extension.get_content()
+    except DAMAGE as error:
+        return [*found, Field("extension", f"NIfTI extension {code}", f"unreadable: {type(error).__name__}")]
+    if code == DICOM_EXTENSION and not isinstance(content, bytes):
         return found + [Field("extension", f.where, f.text, f.role) for f in _dicom_fields(content)]
     text = _decoded(content) if isinstance(content, bytes) else " ".join(str(content).split())
     return [*found, Field("extension", f"NIfTI extension {code}", text)]

@@ -109,7 +109,7 @@ def gather(
         A folder is searched recursively for NIfTI files and DICOM series; where it holds ``images/``, ``imagesTr/`` or
         ``imagesTs/``, only in the first of these. In a list, a path is a NIfTI file or a folder with one DICOM series.
     patients : path of a CSV, sequence of one id a volume, or None
-        With None a ``subjects.csv`` in or beside the folder is used; without one, the PatientID of a DICOM series, and
+        With None a ``subjects.csv`` in or beside a folder of real scans is used; without one, the PatientID of a DICOM series, and
         each NIfTI volume is its own patient.
     tick : callable
         Called once for each volume read.
@@ -124,7 +124,7 @@ def gather(
     found = search_folder(Path(source), role) if isinstance(source, str | Path) else search_list(source, role)
     if not found.volumes and not found.problems:
         raise InputError(f"The {role} set is empty", expected="at least one 3D volume")
-    owners, notes = _owners(role, found, _table(source, patients))
+    owners, notes = _owners(role, found, _table(role, source, patients))
     scans, problems, headers = [], list(found.problems), []
     for volume in found.volumes:
         try:
@@ -150,8 +150,8 @@ def digest(scans: Sequence[Scan]) -> str:
     return hashlib.sha256("".join(sorted(scan.sha256 for scan in scans)).encode()).hexdigest()
 
 
-def _table(source: Source, patients: Patients) -> Patients:
-    if patients is not None or not isinstance(source, str | Path):
+def _table(role: str, source: Source, patients: Patients) -> Patients:
+    if patients is not None or role == "synthetic" or not isinstance(source, str | Path):
         return patients
     root = image_folder(Path(source))
     return next((path for path in (root / TABLE, root.parent / TABLE) if path.is_file()), None)
