@@ -1,4 +1,4 @@
-"""What the membership and inference attacks share: one score a patient, its tail, the risk beyond control."""
+"""What the membership attacks share: one score a patient, what it separates, and the test of its tail."""
 
 from __future__ import annotations
 
@@ -23,32 +23,7 @@ ROUNDS = 9999
 RATES = (0.1, 0.01, 0.001)
 FALSE_POSITIVES = 3  # held-out patients beyond the threshold, below which no rate is claimed
 BLOCK = 4_000_000  # labels permuted at a time
-RISK_SOURCES = (
-    "Giomi et al. 2023, A unified framework for quantifying privacy risk in synthetic data,"
-    " doi 10.56553/popets-2023-0055",
-    "Donner and Zou 2012, Closed-form confidence intervals for functions of the normal mean and standard deviation,"
-    " doi 10.1177/0962280210383082",
-)
 EDGE = 1e-9  # a bound is not the value itself
-
-
-@dataclass(frozen=True)
-class Residual:
-    """Success of an attack on members beyond its success on held-out patients.
-
-    Attributes
-    ----------
-    train, control : float
-        Share of members and of held-out patients on whom the attack succeeds.
-    risk, lower, upper : float
-        (train - control) / (1 - control), 0 where it is negative, and its two one-sided bounds.
-    """
-
-    train: float
-    control: float
-    risk: float
-    lower: float
-    upper: float
 
 
 @dataclass(frozen=True)
@@ -74,15 +49,6 @@ def patient_scores(values: Floats, patient: NDArray[np.int64], is_train: Mask) -
     scores = np.full(len(owners), -np.inf)
     np.maximum.at(scores, inverse, values)
     return Scored(scores, is_train[first], scans)
-
-
-def patient_shares(success: Mask, patient: NDArray[np.int64], is_train: Mask) -> tuple[Floats, Mask]:
-    """Return the share of each patient's scans on which an attack succeeds, and whether the patient is a member.
-
-    A share, unlike a largest value, does not grow with the number of scans.
-    """
-    _, first, inverse, scans = np.unique(patient, return_index=True, return_inverse=True, return_counts=True)
-    return np.bincount(inverse, success) / scans, is_train[first]
 
 
 def even_scans(codes: Codes) -> Codes:
@@ -150,12 +116,10 @@ def supported_rates(controls: int) -> list[float]:
 def tail_test(
     scored: Scored, rng: np.random.Generator, depths: Sequence[float] = DEPTHS, rounds: int = ROUNDS
 ) -> tuple[float, list[float]]:
-    """Test whether the highest scores are members' more than chance, permuting labels by patient.
+    """Test whether the highest scores are members' more than chance (`permutation_test`).
 
-    Labels are exchanged among patients with equally many scans. At each depth, a patient counts by how far their score
-    exceeds that of the first patient beyond the depth, and the members' counts are summed. The smallest p-value over
-    the depths is compared with its own distribution under the same permutations, so that correlated depths cost little
-    (Westfall and Young 1993). Exact whatever the scores are, as long as they were made without the labels.
+    At each depth, a patient counts by how far their score exceeds that of the first patient beyond the depth. Exact
+    whatever the scores are, as long as they were made without the labels.
 
     Parameters
     ----------
@@ -172,12 +136,43 @@ def tail_test(
     by_depth : list of float
         Of each depth alone.
     """
-    counts, member = _excess(scored.scores, depths), scored.member.astype(float)
-    strata = [np.flatnonzero(scored.scans == scans) for scans in np.unique(scored.scans)]
-    sums = [counts @ member[:, None]]
+    return permutation_test(_excess(scored.scores, depths), scored.member, scored.scans, rng, rounds)
+
+
+def permutation_test(
+    counts: Floats, member: Mask, scans: NDArray[np.int64], rng: np.random.Generator, rounds: int = ROUNDS
+) -> tuple[float, list[float]]:
+    """Test whether members have more of what is counted than chance gives them, by several counts at once.
+
+    Labels are permuted by patient, among patients with equally many scans. The smallest p-value over the counts is
+    compared with its own distribution under the same permutations, so that counts alike cost little.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (K, patients)
+        Made without the labels.
+    member : ndarray of bool, shape (patients,)
+    scans : ndarray of int64, shape (patients,)
+    rng : Generator
+    rounds : int
+
+    Returns
+    -------
+    p : float
+        Over all counts.
+    each : list of float
+        Of each count alone.
+
+    References
+    ----------
+    Westfall and Young 1993, Resampling-based multiple testing, ISBN 0-471-55761-7.
+    """
+    strata = [np.flatnonzero(scans == number) for number in np.unique(scans)]
+    observed = member.astype(float)
+    sums = [counts @ observed[:, None]]
     block = max(1, BLOCK // max(len(member), 1))
     for start in range(0, rounds, block):
-        labels = np.tile(member, (min(block, rounds - start), 1))
+        labels = np.tile(observed, (min(block, rounds - start), 1))
         for stratum in strata:
             labels[:, stratum] = rng.permuted(labels[:, stratum], axis=1)
         sums.append(counts @ labels.T)
@@ -234,51 +229,3 @@ def membership_measurements(
         f"{name}_tpr": [count / max(len(members), 1) for count in found],
         f"{name}_tpr_lower": [low for low, _ in bounds],
     }
-
-
-def residual_risk(success: Floats, member: Mask, confidence: float) -> Residual:
-    """Compare an attack's success on members with its success on held-out patients.
-
-    Where a side has no patients, its rate is given as 0 and nothing is claimed.
-
-    Parameters
-    ----------
-    success : ndarray, shape (patients,)
-        Share of each patient's scans on which the attack succeeds.
-    member : ndarray of bool, shape (patients,)
-    confidence : float
-        Of each one-sided bound.
-
-    References
-    ----------
-    Giomi et al. 2023, the residual risk, doi 10.56553/popets-2023-0055.
-    """
-    sides = success[member], success[~member]
-    train, control = (float(side.mean()) if len(side) else 0.0 for side in sides)
-    claimed = len(sides[0]) and len(sides[1]) and control < 1
-    risk = (train - control) / (1 - control) if claimed else 0.0
-    lower, upper = _ratio_bounds(_failures(sides[0], confidence), _failures(sides[1], confidence))
-    return Residual(train, control, max(0.0, risk), min(1.0, max(0.0, 1 - upper)), min(1.0, max(0.0, 1 - lower)))
-
-
-def _failures(success: Floats, confidence: float) -> tuple[float, float, float]:
-    """Return the rate of failure and its bounds; parts of a patient are rounded to the wider side (Hoeffding 1956)."""
-    total, n = float(success.sum()), len(success)
-    low, _ = stats.clopper_pearson(math.floor(total + 1e-9), n, confidence)
-    _, high = stats.clopper_pearson(math.ceil(total - 1e-9), n, confidence)
-    return 1 - total / max(n, 1), 1 - high, 1 - low
-
-
-def _ratio_bounds(above: tuple[float, float, float], below: tuple[float, float, float]) -> tuple[float, float]:
-    """Return the two one-sided bounds of a ratio of rates, each given with its own bounds.
-
-    Donner and Zou 2012, doi 10.1177/0962280210383082, here from exact bounds (Clopper and Pearson 1934,
-    doi 10.1093/biomet/26.4.404).
-    """
-    (top, top_low, top_high), (base, base_low, base_high) = above, below
-    product = top * base
-    least, most = top_low * (2 * top - top_low), base_low * (2 * base - base_low)
-    root = math.sqrt(max(0.0, product**2 - base_high * (2 * base - base_high) * least))
-    lower = least / (product + root) if least > 0 else 0.0
-    root = math.sqrt(max(0.0, product**2 - top_high * (2 * top - top_high) * most))
-    return lower, (product + root) / most if most > 0 else math.inf

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.attack_stats import RISK_SOURCES, Residual, patient_shares, residual_risk
 from privacy.attacks.halves import halves, nearest, unit
 from privacy.attacks.result import AttackResult, Value
 from privacy.codes import Codes
 from privacy.evidence import Evidence
 from privacy.policy import Policy
+from privacy.residual import RISK_SOURCES, Residual, patient_shares, residual_risk
 
 LEAST_GAIN = 0.1  # in correlation: a guess hardly better than the mean sample tells nothing
 TOLERANCE = 0.05  # of an attribute's range, within which a guess is right

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from privacy.attack_stats import RISK_SOURCES, patient_shares, residual_risk
 from privacy.attacks.halves import halves, nearest, unit
 from privacy.attacks.result import AttackResult
 from privacy.evidence import Evidence
 from privacy.policy import Policy
+from privacy.residual import RISK_SOURCES, patient_shares, residual_risk
 
 NEIGHBOURS = 1  # with three of 120 samples, chance links most people already
 

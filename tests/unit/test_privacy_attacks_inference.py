@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from privacy.attack_stats import residual_risk
 from privacy.attacks.halves import halves, nearest, unit
 from privacy.attacks.inference import LEAST_GAIN, attribute_risks, columns, guess_attribute, guess_gain
 from privacy.attacks.linkability import chance, link
 from privacy.codes import Codes
+from privacy.residual import residual_risk
 
 SHAPE = (6, 10, 5)
 

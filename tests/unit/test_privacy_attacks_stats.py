@@ -17,13 +17,12 @@ from privacy.attack_stats import (
     even_scans,
     membership_measurements,
     patient_scores,
-    patient_shares,
-    residual_risk,
     supported_rates,
     tail_test,
     true_positives,
 )
 from privacy.codes import Codes
+from privacy.residual import patient_shares, residual_risk
 
 
 def one_scan(scores: np.ndarray, member: np.ndarray) -> Scored:
