@@ -17,7 +17,7 @@ RISK_SOURCES = (
     "Giomi et al. 2023, A unified framework for quantifying privacy risk in synthetic data,"
     " doi 10.56553/popets-2023-0055",
     "Donner and Zou 2012, Closed-form confidence intervals for functions of the normal mean and standard deviation,"
-    " doi 10.1177/0962280210383082",
+    " Stat. Methods Med. Res. 21:347-359",
 )
 
 
@@ -85,7 +85,7 @@ def _failures(success: Floats, confidence: float) -> tuple[float, float, float]:
 def _ratio_bounds(above: tuple[float, float, float], below: tuple[float, float, float]) -> tuple[float, float]:
     """Return the two one-sided bounds of a ratio of rates, each given with its own bounds.
 
-    Donner and Zou 2012, doi 10.1177/0962280210383082, here from exact bounds (Clopper and Pearson 1934,
+    Donner and Zou 2012, Stat. Methods Med. Res. 21:347-359, section 3, here from exact bounds (Clopper and Pearson 1934,
     doi 10.1093/biomet/26.4.404).
     """
     (top, top_low, top_high), (base, base_low, base_high) = above, below
