@@ -85,8 +85,8 @@ def _failures(success: Floats, confidence: float) -> tuple[float, float, float]:
 def _ratio_bounds(above: tuple[float, float, float], below: tuple[float, float, float]) -> tuple[float, float]:
     """Return the two one-sided bounds of a ratio of rates, each given with its own bounds.
 
-    Donner and Zou 2012, Stat. Methods Med. Res. 21:347-359, section 3, here from exact bounds (Clopper and Pearson 1934,
-    doi 10.1093/biomet/26.4.404).
+    Donner and Zou 2012, Stat. Methods Med. Res. 21:347-359, section 3; here from exact bounds (Clopper and Pearson
+    1934, doi 10.1093/biomet/26.4.404).
     """
     (top, top_low, top_high), (base, base_low, base_high) = above, below
     product = top * base
