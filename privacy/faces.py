@@ -18,6 +18,7 @@ WIDTH, LENGTH = (110.0, 220.0), (140.0, 260.0)  # mm: of the head above the nose
 AIR = 0.12  # of the bright tissue; skin is brighter, air and its noise are not
 DOME = 0.75  # of the widest section: what a section near the vertex has at most
 FOREHEAD, FACE = (36.0, 84.0), (104.0, 176.0)  # mm below the vertex
+CUT = 0.1  # of the foremost plane: what a nose that the field cuts off may fill
 HALF_NOSE, CHEEK = 10.0, (26.0, 44.0)  # mm from the middle
 RELIEF, SETBACK = 12.0, 2.0  # mm
 
@@ -77,7 +78,7 @@ def measure(array: NDArray[np.float32], spacing: tuple[float, ...]) -> Head | No
     vertex = int(levels[-1])
     upper = body[:, :, max(0, vertex - int(FACE[0] / WORKING)) : vertex + 1]
     sections = upper.sum((0, 1))
-    if vertex == body.shape[2] - 1 or body[:, -1].mean() > 0.02 or vertex < FACE[0] / WORKING + 4:
+    if vertex == body.shape[2] - 1 or body[:, -1].mean() > CUT or vertex < FACE[0] / WORKING + 4:
         return None
     middle = round(float(np.flatnonzero(upper.any((1, 2))).mean()))
     width, length = (float(np.ptp(np.flatnonzero(upper.any(axes))) + 1) * WORKING for axes in ((1, 2), (0, 2)))

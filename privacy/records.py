@@ -109,8 +109,8 @@ def gather(
         A folder is searched recursively for NIfTI files and DICOM series; where it holds ``images/``, ``imagesTr/`` or
         ``imagesTs/``, only in the first of these. In a list, a path is a NIfTI file or a folder with one DICOM series.
     patients : path of a CSV, sequence of one id a volume, or None
-        With None a ``subjects.csv`` in or beside a folder of real scans is used; without one, the PatientID of a DICOM series, and
-        each NIfTI volume is its own patient.
+        With None a ``subjects.csv`` in or beside a folder of real scans is used; without one, the PatientID of a DICOM
+        series, and each NIfTI volume is its own patient.
     tick : callable
         Called once for each volume read.
 
