@@ -300,12 +300,7 @@ def _enhanced(data: Dataset) -> Any:
 
 
 def _drop_private_indices(data: Dataset) -> None:
-    """Remove dimension indices of a vendor's own tags, which highdicom cannot look up; the geometry needs none."""
+    """Remove dimension indices where one is a maker's own, which highdicom cannot look up; the geometry needs none."""
     indices = data.get("DimensionIndexSequence") or []
-    public = [k for k, item in enumerate(indices) if not item.DimensionIndexPointer.is_private]
-    if len(public) == len(indices):
-        return
-    data.DimensionIndexSequence = [indices[k] for k in public]
-    for frame in data.PerFrameFunctionalGroupsSequence:
-        content = frame.FrameContentSequence[0]
-        content.DimensionIndexValues = [_values(content, "DimensionIndexValues")[k] for k in public]
+    if any(item.DimensionIndexPointer.is_private for item in indices):
+        del data.DimensionIndexSequence

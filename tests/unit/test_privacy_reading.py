@@ -16,7 +16,7 @@ from privacy_scans import scan, write
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 
-from privacy.dicom import parse, sort_files
+from privacy.dicom import sort_files
 from privacy.errors import InputError
 from privacy.reading import load
 from privacy.records import collect, gather
@@ -253,7 +253,27 @@ def test_units_of_the_header_are_followed(tmp_path: Path) -> None:
     assert load([tmp_path / "m.nii"]).spacing == pytest.approx((1, 1, 2))
 
 
-def test_a_parser_needs_no_preamble(tmp_path: Path) -> None:
-    path = write_classic(tmp_path, stored=STORED)[0]
-    blob = path.read_bytes()
-    assert parse(blob).PatientID == "P1"
+def test_files_without_a_preamble_are_read_where_their_name_says_what_they_are(tmp_path: Path) -> None:
+    for path in write_classic(tmp_path, stored=STORED):
+        path.write_bytes(path.read_bytes()[132:])
+    (found,) = collect("train", tmp_path)
+    assert (found.patient, found.shape) == ("P1", STORED.shape)
+
+
+def test_dimension_indices_of_a_maker_do_not_stop_an_enhanced_file(tmp_path: Path) -> None:
+    def private(k: int, data: Dataset) -> None:
+        if k >= 0:
+            content = Dataset()
+            content.DimensionIndexValues = [1, k + 1]
+            data.FrameContentSequence = [content]
+            return
+        pointers = []
+        for tag in (0x2005106E, 0x00200032):
+            item = Dataset()
+            item.DimensionIndexPointer = tag
+            pointers.append(item)
+        data.DimensionIndexSequence = pointers
+
+    write_enhanced(tmp_path / "x.dcm", grid=AXIAL, stored=STORED, edit=private)
+    (found,) = collect("train", tmp_path)
+    np.testing.assert_array_equal(found.array(), _ras(STORED * np.arange(1, 10)) - 10)
