@@ -155,7 +155,7 @@ def _nifti(root: Path, path: Path) -> Found:
 
 
 def _series(root: Path, paths: Sequence[Path]) -> tuple[list[Found], list[str], list[Path]]:
-    from privacy.dicom import sort_files
+    from privacy.series import sort_files
 
     found = sort_files(paths)
     folders = Counter(_folder(item.files) for item in found.series)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from privacy.dicom import parse, read_volume, sort_files
+from privacy.dicom import parse, read_volume
 from privacy.errors import InputError
 from privacy.records import gather
+from privacy.series import sort_files
 
 pytestmark = pytest.mark.real_data
 

@@ -16,10 +16,10 @@ from privacy_scans import scan, write
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 
-from privacy.dicom import sort_files
 from privacy.errors import InputError
 from privacy.reading import load
 from privacy.records import collect, gather
+from privacy.series import sort_files
 
 STORED = np.random.default_rng(5).integers(0, 3000, size=(12, 10, 9)).astype(np.uint16)
 AXIAL = Grid()
