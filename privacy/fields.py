@@ -64,7 +64,7 @@ class Field:
     text : str
     role : str
         ``"name"``, ``"text"``, ``"patient"`` (whose identifiers stand here), ``"identity"`` (which identifies when
-        filled), ``"uid"``, ``"date"`` or ``"private"``.
+        filled), ``"description"`` (of a protocol, where ``^`` parts no names), ``"uid"``, ``"date"`` or ``"private"``.
     """
 
     kind: str
@@ -241,4 +241,6 @@ def _attribute(element: Any) -> list[Field]:
         return [Field("dicom", keyword, text, "identity")]
     if element.VR in ("DA", "DT"):
         return [Field("dicom", keyword, text, "date")]
+    if keyword.endswith(("Description", "ProtocolName")):
+        return [Field("dicom", keyword, text, "description")]
     return [Field("dicom", keyword, text)] if element.VR in ("LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR") else []

@@ -25,11 +25,11 @@ MADE_UP = re.compile(
     r"|synth\w*|sample|generated|phantom|test|fake|dummy|nobody|no|name|case|volume|image|subject|patient"
 )
 NO_DATES = frozenset({"19000101", "18990101", "00010101"})
-BIRTH = "a date of birth"
+BIRTH, NAME = "a date of birth", "a person's name"
 PATTERNS: Mapping[str, re.Pattern[str]] = {
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+\.[A-Za-z]{2,}"),
     "a path of a machine": re.compile(r"(?:^|[\s\"'=:,(\[])(?:/(?:[\w.@+-]+/)+[\w.@+-]+|[A-Za-z]:\\\w|\\\\\w+\\\w)"),
-    "a person's name": re.compile(
+    NAME: re.compile(
         r"\b[A-Z][A-Za-z'-]+\^[A-Z]|(?:^|[;,|])\s*[Nn]ame\s*[:=]\s*[A-Z][a-z]"
         r"|(?i:\b(?:patient|person)'?s?[ _]?name\s*[:=]\s*[a-z])"
     ),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from privacy.burned_in import find_text
 from privacy.faces import has_face
 from privacy.fields import Field, Header, place_of, read_header, uids
-from privacy.identifiers import BIRTH, DATE, PATTERNS, Identifiers, identifiers, made_up, normal, running_numbers
+from privacy.identifiers import BIRTH, DATE, NAME, PATTERNS, Identifiers, identifiers, made_up, normal, running_numbers
 from privacy.patients import stem
 from privacy.reading import is_nifti
 from privacy.records import Scan
@@ -126,9 +126,11 @@ def _judged(field: Field, sample: str, known: Identifiers, running: frozenset[st
     if field.role == "date":
         yield found(NOTICE, "holds a date", field.text)
     if field.role == "private":
-        yield found(NOTICE, "is there, and only its maker knows all that it holds", field.text)
-    if field.role in ("text", "name", "private"):
+        yield found(NOTICE, "is there, and only its maker knows all that it holds", "")
+    if field.role in ("text", "description", "name", "private"):
         patterns = [what for what, pattern in PATTERNS.items() if pattern.search(field.text)]
+        if field.role == "description" and NAME in patterns:
+            patterns.remove(NAME)
         yield from (found(IDENTIFYING, f"holds {what}", field.text) for what in patterns)
         if DATE.search(field.text) and BIRTH not in patterns:
             yield found(NOTICE, "holds a date", field.text)

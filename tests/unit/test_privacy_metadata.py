@@ -14,6 +14,7 @@ from nibabel.nifti1 import Nifti1Extension
 from privacy_scans import scan, scans, write
 from pydicom.dataset import Dataset
 
+from privacy.errors import InputError
 from privacy.identifiers import identifiers, made_up, running_numbers, weak
 from privacy.metadata import MetadataFinding, examine, summary
 from privacy.records import collect
@@ -166,6 +167,9 @@ def _dicom(**attributes: object) -> Callable[[int, Dataset], None]:
         ({"PatientBirthDate": "19520307"}, {("identifying", "dicom", "PatientBirthDate")}),
         ({"OperatorsName": "Luci"}, {("identifying", "dicom", "OperatorsName")}),
         ({"StudyDate": "20190101"}, {("notice", "dicom", "StudyDate")}),
+        ({"ImageComments": "Doe^Jane"}, {("identifying", "dicom", "ImageComments")}),
+        ({"StudyDescription": "LUNG^ROUTINE"}, set()),
+        ({"StudyDescription": "LUNG of HH-1211"}, {("identifying", "dicom", "StudyDescription")}),
         ({"ImageComments": "see HH 1211"}, {("identifying", "dicom", "ImageComments")}),
         ({"StudyInstanceUID": "1.2.826.77.5"}, {("identifying", "dicom", "StudyInstanceUID")}),
     ],
@@ -177,6 +181,14 @@ def test_dicom_attributes(tmp_path: Path, attributes: dict, expected: set) -> No
     write_classic(tmp_path / "out" / "s", grid=Grid(), stored=STORED[::-1], uid="1.2.826.78", edit=made)
     cohort = [*collect("train", tmp_path / "real"), *collect("train", scans([3]), ["17"])]
     assert _severities(examine(collect("synthetic", tmp_path / "out"), cohort)) == expected
+
+
+def test_a_file_that_changed_is_not_judged_by_what_it_is_now(tmp_path: Path) -> None:
+    path = _save(tmp_path / "out" / "s.nii", descrip="Doe^Jane")
+    samples = collect("synthetic", tmp_path / "out")
+    _save(path)
+    with pytest.raises(InputError, match="changed while the audit ran"):
+        examine(samples, [])
 
 
 def test_private_attributes_are_a_notice(tmp_path: Path) -> None:
