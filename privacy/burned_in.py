@@ -59,8 +59,9 @@ def find_text(array: NDArray[np.float32]) -> Line | None:
 def _lines(array: NDArray[np.float32], axis: int, low: float, size: float) -> list[Line]:
     count = array.shape[axis]
     chosen = np.unique(np.linspace(0, count - 1, min(count, SLICES)).round().astype(int))
-    ordered = np.sort(array.take(chosen, axis), axis)
-    first, last = (ordered.take(round(q * (len(chosen) - 1)), axis) for q in QUANTILES)
+    ranks = [round(q * (len(chosen) - 1)) for q in QUANTILES]
+    ordered = np.partition(array.take(chosen, axis), ranks, axis)
+    first, last = (ordered.take(rank, axis) for rank in ranks)
     core: NDArray[np.bool_] = np.logical_and(last - first <= STEADY * size, first >= low + BRIGHT * size)
     if not core.any():
         return []
