@@ -51,17 +51,23 @@ def patient_scores(values: Floats, patient: NDArray[np.int64], is_train: Mask) -
     return Scored(scores, is_train[first], scans)
 
 
-def even_scans(codes: Codes) -> Codes:
-    """Keep of no patient more scans than the other side has of anyone: the first ones.
+def even_rows(patient: NDArray[np.int64], is_train: Mask) -> Mask:
+    """Mark of no patient more scans than the other side has of anyone: the first ones.
 
     Where one side alone has patients with several scans, they would otherwise have nobody to be compared with.
     """
-    _, inverse, scans = np.unique(codes.patient, return_inverse=True, return_counts=True)
+    if not len(patient):
+        return np.zeros(0, dtype=bool)
+    _, inverse, scans = np.unique(patient, return_inverse=True, return_counts=True)
     order = np.argsort(inverse, kind="stable")
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order)) - (np.cumsum(scans) - scans)[inverse[order]]
-    most = min(int(scans[inverse][side].max(initial=1)) for side in (codes.is_train, ~codes.is_train))
-    kept = place < most
+    return place < min(int(scans[inverse][side].max(initial=1)) for side in (is_train, ~is_train))
+
+
+def even_scans(codes: Codes) -> Codes:
+    """Keep the scans that `even_rows` marks."""
+    kept = even_rows(codes.patient, codes.is_train)
     return replace(
         codes,
         real=codes.real[kept],

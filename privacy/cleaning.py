@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from privacy import stats
-from privacy.features import Features
+from privacy.margins import Margins, margins, weigh
 from privacy.policy import Policy
-from privacy.similarity import CEILING, Best, Coarse, Gallery, Matches, best, coarse_search, refine
+from privacy.similarity import VIEWS, Gallery, Matches, match
 
-LEAST_SCALE = 0.02  # of Fisher's z, where a cohort's best matches hardly differ
+LEAST_SCALE = 1e-3  # of a view's margins, where a cohort's scans hardly differ
+ROUNDS = 3  # of merging; each uncovers what the round before hid
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,10 @@ class RealScans:
     ----------
     gallery : Gallery
         Its ``patient`` numbers patients by identifier, or by cluster once cleaned.
-    features : Features
     is_train : ndarray of bool, shape (G,)
     """
 
     gallery: Gallery
-    features: Features
     is_train: NDArray[np.bool_]
 
 
@@ -43,25 +42,30 @@ class Cleaned:
         With one number for each patient after merging.
     kept : ndarray of bool, shape (G,)
         False for held-out scans whose patient also occurs in training.
-    inner, null : Best
-        Training scans against the other training patients; kept held-out scans against training.
-    inner_patient, null_patient : ndarray of int64
-        Their owners.
-    tau_same : float
-        Similarity from which two scans are held to be one.
+    weights : ndarray, shape (views, S)
+        Of the evidence; see `margins.weigh`.
+    matches : Matches
+        Of every real scan with the training scans of all other patients.
+    found : Margins
+    tau_same : ndarray, shape (S,)
+        Margins from which two scans are held to be one person's.
     """
 
     real: RealScans
     kept: NDArray[np.bool_]
-    inner: Best
-    inner_patient: NDArray[np.int64]
-    null: Best
-    null_patient: NDArray[np.int64]
-    tau_same: float
+    weights: NDArray[np.float64]
+    matches: Matches
+    found: Margins
+    tau_same: NDArray[np.float64]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Scans that are kept and have a match."""
+        return self.kept & (self.found.patient[:, 0] >= 0)
 
 
 def clean(real: RealScans, policy: Policy) -> Cleaned:
-    """Compare the real scans, merge training patients that are one, and purge held-out ones that occur in training.
+    """Compare the real scans, merge patients that are one, and purge held-out ones that occur in training.
 
     Parameters
     ----------
@@ -69,33 +73,40 @@ def clean(real: RealScans, policy: Policy) -> Cleaned:
     policy : Policy
         Its false-match rate and confidence place tau_same.
     """
-    coarse = coarse_search(real.features, real.gallery)
-    matches = _against_others(real, coarse, np.arange(len(real.is_train)))
-    tau_same = same_scan_threshold(real, matches, policy)
-    merged = merge(real.gallery.patient, matches, tau_same)
-    before, real = real, replace(real, gallery=replace(real.gallery, patient=merged))
-    changed = np.flatnonzero(np.isin(merged, merged[before.gallery.patient != merged]))
-    if len(changed):
-        _assign(matches, changed, _against_others(real, coarse, changed))
-    kept = ~np.isin(merged, merged[real.is_train]) | real.is_train
-    found = best(matches, merged)
-    inner = np.flatnonzero(real.is_train & (found.scan >= 0))
-    null = np.flatnonzero(~real.is_train & kept & (found.scan >= 0))
-    return Cleaned(real, kept, found[inner], merged[inner], found[null], merged[null], tau_same)
+    for _ in range(ROUNDS):
+        cleaned = _compare(real, policy)
+        merged = merge(real.gallery.patient, cleaned.found, cleaned.tau_same)
+        if (merged == real.gallery.patient).all():
+            return cleaned
+        real = replace(real, gallery=replace(real.gallery, patient=merged))
+    return _compare(real, policy)
 
 
-def same_scan_threshold(real: RealScans, matches: Matches, policy: Policy) -> float:
-    """Return the similarity that best matches between patients do not reach, at the policy's rate and confidence."""
-    z = np.arctanh(np.clip(matches.score[matches.index[:, 0] >= 0, 0], 0, CEILING))
-    patients = len(np.unique(real.gallery.patient))
-    if patients < 3 or len(z) < 3:
-        return CEILING
-    rate, confidence = policy.thresholds["false_match_rate"] / len(z), policy.thresholds["confidence"]
-    level = stats.normal_threshold(z, max(2.0, patients / 2), rate, confidence, LEAST_SCALE)
-    return float(min(np.tanh(level), CEILING))
+def _compare(real: RealScans, policy: Policy) -> Cleaned:
+    patient = real.gallery.patient
+    matches = _against_others(real)
+    weights = weigh(np.maximum(_scales(matches, patient), LEAST_SCALE))
+    found = margins(matches, patient, weights)
+    kept = ~np.isin(patient, patient[real.is_train]) | real.is_train
+    return Cleaned(real, kept, weights, matches, found, same_person_threshold(found, patient, policy))
 
 
-def merge(patient: NDArray[np.int64], matches: Matches, tau_same: float) -> NDArray[np.int64]:
+def same_person_threshold(found: Margins, patient: NDArray[np.int64], policy: Policy) -> NDArray[np.float64]:
+    """Return the margins that scans of people who differ do not reach, at the policy's rate and confidence.
+
+    The tail's scale comes from the middle of the margins, so that duplicates among them do not hide themselves.
+    """
+    weight = stats.patient_weights(patient)
+    rate = policy.thresholds["false_match_rate"] / max(len(patient), 1)
+    return np.array(
+        [
+            stats.tail_threshold(column, weight, rate, policy.thresholds["confidence"], robust=True)
+            for column in found.margin.T
+        ]
+    )
+
+
+def merge(patient: NDArray[np.int64], found: Margins, tau_same: NDArray[np.float64]) -> NDArray[np.int64]:
     """Give patients whose scans match at tau_same one number: the lowest of theirs."""
     owner = {int(p): int(p) for p in patient}
 
@@ -104,22 +115,19 @@ def merge(patient: NDArray[np.int64], matches: Matches, tau_same: float) -> NDAr
             p = owner[p]
         return p
 
-    for row, column in np.argwhere((matches.score >= tau_same) & (matches.index >= 0)):
-        a, b = root(int(patient[row])), root(int(patient[matches.index[row, column]]))
+    for row, space in np.argwhere((found.margin >= tau_same) & (found.patient >= 0)):
+        a, b = root(int(patient[row])), root(int(found.patient[row, space]))
         owner[max(a, b)] = min(a, b)
     return np.array([root(int(p)) for p in patient])
 
 
-def _against_others(real: RealScans, coarse: Coarse, rows: NDArray[np.int64]) -> Matches:
-    """Match some real scans against the training scans of all other patients."""
-    patient = real.gallery.patient
-    allowed = torch.from_numpy((patient[rows, None] != patient[None]) & real.is_train[None])
-    index = torch.from_numpy(rows)
-    part = Features(*(field[index] for field in (real.features.intensity, real.features.fine, real.features.coarse)))
-    found = Coarse(coarse.score[index], coarse.pose[index], coarse.shift[index])
-    return refine(part, real.gallery, found, [allowed])[0]
+def _scales(matches: Matches, patient: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the median margin of each view alone, shape (views,)."""
+    return np.median(margins(matches, patient, np.eye(len(VIEWS))).margin, 0)
 
 
-def _assign(matches: Matches, rows: NDArray[np.int64], new: Matches) -> None:
-    for field in ("index", "score", "mirror", "pose"):
-        getattr(matches, field)[rows] = getattr(new, field)
+def _against_others(real: RealScans) -> Matches:
+    """Match every real scan against the training scans of all other patients."""
+    gallery = real.gallery
+    allowed = torch.from_numpy((gallery.patient[:, None] != gallery.patient[None]) & real.is_train[None])
+    return match(gallery.queries, gallery, [allowed])[0]

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from privacy.features import extract
+from privacy.poses import MIRRORS, flip
 from privacy.registration import grid_points, warp
 from privacy.report import Findings
-from privacy.similarity import MIRRORS, flip
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -43,9 +43,10 @@ def draw_pair(findings: Findings, row: dict[str, Any], path: Path) -> None:
 def aligned_pair(findings: Findings, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return sample `k` laid over its nearest training scan, and that scan: (D, H, W), fine grid, in [0, 1]."""
     gallery, matches, scan = findings.cleaned.real.gallery, findings.matches, findings.samples[k]
-    source = gallery.intensity[int(matches.index[k, 0]), 0]
+    place = int(findings.evidence.samples.place[k])
+    source = gallery.features.intensity[int(matches.index[k, place]), 0]
     features = extract(scan.array(), scan.spacing, gallery.space)
-    moving = flip(features.intensity, MIRRORS[int(matches.mirror[k, 0])])
-    pose = torch.from_numpy(matches.pose[k, 0]).float()[None]
+    moving = flip(features.intensity, MIRRORS[int(matches.mirror[k, place])])
+    pose = torch.from_numpy(matches.pose[k, place]).float()[None]
     moved, _ = warp(moving, pose, grid_points(gallery.space.fine))
     return moved.view(source.shape).clamp(0, 1).numpy(), source.clamp(0, 1).numpy()

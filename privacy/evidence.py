@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privacy import stats
+from privacy.cleaning import Cleaned
+from privacy.codes import Codes
+from privacy.margins import Best, best, margins, weigh
 from privacy.policy import Policy
-from privacy.similarity import Best
+from privacy.similarity import VIEWS, Matches
+
+LEAST_TAU = 1e-6
+DRAWS = 200  # of the bootstrap of tau_id
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds from real scans only, on the scale of the margin (`similarity.Best`).
+    """Thresholds from real scans only, one for each space of `margins.SPACES`.
 
     Attributes
     ----------
+    tau_id : ndarray, shape (S,)
+        Margins that an honest set reaches with one sample or more at the policy's false-match rate, at most. Scores
+        are in units of it.
+    tau_id_interval : ndarray, shape (S, 2)
+        95 % bootstrap interval over patients, as a share of tau_id.
     tau_null : float
-        Level that 5 % of held-out patients reach.
-    tau_id : float
-        Level that an honest set reaches with one sample or more at the policy's false-match rate, at most.
-    tau_id_interval : tuple of float
-        95 % bootstrap interval of tau_id, over patients.
-    tau_same : float
-        Similarity from which two scans under different names are held to be one.
+        Score that 5 % of held-out patients reach.
     """
 
+    tau_id: NDArray[np.float64]
+    tau_id_interval: NDArray[np.float64]
     tau_null: float
-    tau_id: float
-    tau_id_interval: tuple[float, float]
-    tau_same: float
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,17 @@ class Evidence:
     Attributes
     ----------
     samples, samples_holdout, samples_pooled : Best
-        Each distinct sample against training, against holdout, and against both without telling them apart.
+        Each distinct sample against training, against holdout, and against both without telling them apart, the last
+        with scores in no unit.
     null : Best
         Each held-out scan against training.
     null_patient : ndarray of int64
     train, holdout : ndarray of int64
         The patients on either side.
+    scans : ndarray of int64
+        How many scans each of these patients has among those that the pooled search looks at; training first.
     calibration : Calibration
+    codes : Codes
     """
 
     samples: Best
@@ -57,50 +66,85 @@ class Evidence:
     null_patient: NDArray[np.int64]
     train: NDArray[np.int64]
     holdout: NDArray[np.int64]
+    scans: NDArray[np.int64]
     calibration: Calibration
+    codes: Codes
 
 
-def calibrate(
-    null: tuple[NDArray[np.float64], NDArray[np.int64]],
-    inner: tuple[NDArray[np.float64], NDArray[np.int64]],
-    tau_same: float,
-    samples: int,
+def gather_evidence(
+    cleaned: Cleaned,
+    matches: Sequence[Matches],
+    pooled: NDArray[np.bool_],
+    codes: Codes,
     policy: Policy,
     rng: np.random.Generator,
-) -> Calibration:
-    """Place the thresholds.
+) -> Evidence:
+    """Calibrate on the real scans and score the samples.
 
     Parameters
     ----------
-    null, inner : tuple of (margins, patients)
-        Held-out scans against training; training scans against the other training patients.
-    tau_same : float
-    samples : int
-        Number of distinct samples to be judged.
+    cleaned : Cleaned
+    matches : sequence of three Matches
+        Of the samples with training, with the holdout, and with the pooled scans.
+    pooled : ndarray of bool, shape (G,)
+        The scans that the pooled search looks at.
+    codes : Codes
     policy : Policy
     rng : Generator
+        Of the bootstrap.
     """
-    rate = policy.thresholds["false_match_rate"] / max(samples, 1)
-    means = np.concatenate([_patient_means(*null), _patient_means(*inner)])
-    if len(means) < 2 or means.mean() <= 0:
-        top = float(np.arctanh(0.99999))
-        return Calibration(top, top, (top, top), tau_same)
-    # Training patients are compared with each other, which counts every pair twice.
-    outer = len(np.unique(null[1]))
-    effective = outer + (len(means) - outer) / 2
-    confidence = policy.thresholds["confidence"]
-    tau_id = stats.exponential_threshold(float(means.mean()), effective, rate, confidence)
-    draws = means[rng.integers(len(means), size=(2000, len(means)))].mean(1)
-    levels = [
-        stats.exponential_threshold(float(q), effective, rate, confidence) for q in np.quantile(draws, [0.025, 0.975])
-    ]
-    margins, owners = null if outer else inner
-    tau_null = stats.weighted_quantile(margins, stats.patient_weights(owners), 0.95)
-    return Calibration(tau_null, tau_id, (levels[0], levels[1]), tau_same)
+    patient, is_train = cleaned.real.gallery.patient, cleaned.real.is_train
+    calibration = calibrate(cleaned, len(matches[0].index), policy, rng)
+    scored = [best(margins(m, patient, cleaned.weights), m, calibration.tau_id) for m in matches[:2]]
+    # Weights and thresholds come from training and holdout; where the two are not told apart, they must not either.
+    blind = weigh(np.ones(len(VIEWS)))
+    scored.append(best(margins(matches[2], patient, blind), matches[2], np.ones(blind.shape[1])))
+    null = null_rows(cleaned)
+    found = best(cleaned.found, cleaned.matches, calibration.tau_id)[null]
+    train, holdout = np.unique(patient[is_train]), np.unique(patient[~is_train & cleaned.kept])
+    scans = np.array([(patient[pooled] == owner).sum() for owner in (*train, *holdout)], dtype=np.int64)
+    return Evidence(scored[0], scored[1], scored[2], found, patient[null], train, holdout, scans, calibration, codes)
 
 
-def _patient_means(margins: NDArray[np.float64], patient: NDArray[np.int64]) -> NDArray[np.float64]:
+def null_rows(cleaned: Cleaned) -> NDArray[np.int64]:
+    """Return the held-out scans that say what a person who was never in training looks like; all scans without any."""
+    null = np.flatnonzero(cleaned.usable & ~cleaned.real.is_train)
+    return null if len(null) else np.flatnonzero(cleaned.usable)
+
+
+def calibrate(cleaned: Cleaned, samples: int, policy: Policy, rng: np.random.Generator) -> Calibration:
+    """Place the thresholds for a set of so many distinct samples.
+
+    Held-out scans against training and training scans against the other training patients are pooled: both are people
+    who differ.
+    """
+    rows = np.flatnonzero(cleaned.usable)
+    patient, found = cleaned.real.gallery.patient, cleaned.found.margin
+    if not len(rows):
+        spaces = found.shape[1]
+        return Calibration(np.full(spaces, np.inf), np.ones((spaces, 2)), np.inf)
+    rate = policy.thresholds["false_match_rate"] / max(samples, 1) / found.shape[1]
+    tau = _taus(found[rows], patient[rows], rate, policy)
+    draws = np.stack([_taus(*_drawn(found[rows], patient[rows], rng), rate, policy) for _ in range(DRAWS)])
+    null = null_rows(cleaned)
+    scores = (found[null] / tau).max(1)
+    tau_null = stats.weighted_quantile(scores, stats.patient_weights(patient[null]), 0.95)
+    return Calibration(tau, (np.quantile(draws, [0.025, 0.975], axis=0) / tau).T, tau_null)
+
+
+def _taus(found: NDArray[np.float64], patient: NDArray[np.int64], rate: float, policy: Policy) -> NDArray[np.float64]:
+    weight, confidence = stats.patient_weights(patient), policy.thresholds["confidence"]
+    taus = [stats.tail_threshold(column, weight, rate, confidence) for column in found.T]
+    return np.maximum(taus, LEAST_TAU)
+
+
+def _drawn(
+    found: NDArray[np.float64], patient: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Draw patients with replacement, each with all their scans."""
     owners, inverse = np.unique(patient, return_inverse=True)
-    return np.bincount(inverse, margins, minlength=len(owners)) / np.maximum(
-        np.bincount(inverse, minlength=len(owners)), 1
-    )
+    order = np.argsort(inverse, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(inverse))])
+    chosen = rng.integers(len(owners), size=len(owners))
+    rows = np.concatenate([order[starts[owner] : starts[owner + 1]] for owner in chosen])
+    return found[rows], np.repeat(np.arange(len(chosen)), np.diff(starts)[chosen])

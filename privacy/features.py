@@ -18,6 +18,8 @@ from torch import Tensor
 FINE_CELLS = 34  # working voxels along the longest median extent
 COARSE_STEP = 8 / 3  # coarse voxel over fine voxel
 INNER, OUTER_FINE, OUTER_COARSE = 0.7, 3.0, 1.5  # widths of the neighbourhoods, voxels
+EDGE = 3  # voxels by which the edge of the content is followed inwards
+LEVELS = 129  # quantiles that ranks are interpolated between
 FLATNESS = 0.1  # share of the typical variance added, so that noise in flat regions is not blown up
 
 Array = NDArray[np.float32]
@@ -59,36 +61,57 @@ class Features:
     def __len__(self) -> int:
         return len(self.fine)
 
-    def __getitem__(self, rows: slice) -> Features:
+    def __getitem__(self, rows: slice | list[int]) -> Features:
         return Features(self.intensity[rows], self.fine[rows], self.coarse[rows])
 
 
 def content(volume: Array) -> NDArray[np.bool_]:
-    """Return the mask of everything but a dark margin that reaches the border.
+    """Return the mask of everything but a flat margin that reaches the border.
 
     Zero padding, air round a head and the empty corners of a rotated copy are margin; a dark structure inside, or a
-    crop without any margin, is content.
+    crop without any margin, is content. Noise, blur and gamma hardly move the edge: intensities are first brought to
+    a common power, the margin may be as noisy as the whole volume is, and its edge is where the nearby content falls
+    to half of its brightness.
     """
-    smooth = ndimage.gaussian_filter(volume, 1.0)
-    low, high = np.percentile(smooth, [0.2, 99])
-    limit = low + 0.05 * (high - low)
-    dark = np.pad(smooth <= limit, 3, constant_values=True)
+    mask = _inside(volume)
+    if mask.mean() > 0.98:
+        inverse = _inside(-volume)
+        mask = inverse if inverse.mean() < 0.9 else mask
+    return mask if mask.mean() > 0.05 else np.ones(volume.shape, bool)
+
+
+def _inside(volume: Array) -> NDArray[np.bool_]:
+    unit = _common_power(volume)
+    smooth = ndimage.gaussian_filter(unit, 1.0)
+    noise = 1.4826 * float(np.median(np.abs(unit - smooth)))
+    low = float(np.percentile(smooth, 0.2))
+    dark = np.pad(smooth <= low + max(0.05, 1.0 * noise), 3, constant_values=True)
     labels, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((3, 3, 3)), border_value=1))
     margin = labels == labels[0, 0, 0]
-    # The smoothing moved the edge outwards by two or three voxels: follow the dark ones back to it.
-    margin = ndimage.binary_dilation(margin, iterations=3, mask=margin | np.pad(volume <= limit, 3))
-    inside = ~margin[3:-3, 3:-3, 3:-3]
-    return inside if inside.mean() > 0.05 else np.ones(volume.shape, bool)
+    # The smoothing moved the edge outwards by two or three voxels: follow it back to half of the nearby brightness.
+    half = low + 0.25 * (ndimage.maximum_filter(smooth, 7) - low)
+    margin = ndimage.binary_dilation(margin, iterations=EDGE, mask=margin | np.pad(smooth < half, 3))
+    return ~margin[3:-3, 3:-3, 3:-3]
+
+
+def _common_power(volume: Array) -> Array:
+    """Scale to [0, 1] and raise to the power that takes the upper quartile to one half: gamma leaves no trace."""
+    low, upper, high = np.percentile(volume, [0.5, 75, 99.5])
+    unit = np.clip((volume - low) / max(float(high - low), 1e-12), 0, 1)
+    middle = float(np.clip((upper - low) / max(float(high - low), 1e-12), 0.02, 0.98))
+    return (unit ** np.clip(np.log(0.5) / np.log(middle), 0.25, 4)).astype(np.float32)
 
 
 def crop_to_content(volume: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Cut a volume and its content mask to the content's bounding box, intensities scaled to about [0, 1]."""
+    """Cut a volume and its content mask to the content's bounding box; intensities become ranks within the content.
+
+    Ranks, in [0, 1], are the same for every increasing change of intensities.
+    """
     mask = content(volume)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     volume, mask = volume[box], mask[box]
-    low, high = np.percentile(volume[mask], [0.5, 99.5])
-    scaled = (volume - low) / max(float(high - low), 1e-12)
-    return np.clip(scaled, -0.2, 1.3).astype(np.float32), mask
+    levels, first = np.unique(np.quantile(volume[mask], np.linspace(0, 1, LEVELS)), return_index=True)
+    return np.interp(volume, levels, np.linspace(0, 1, LEVELS)[first]).astype(np.float32), mask
 
 
 def plan_space(extents: NDArray[np.float64], native: float) -> Space:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from privacy.errors import UsageError
+from privacy.multiplicity import holm
 
 BUNDLED = ("default", "research", "strict")
 RISKS = ("singling out", "linkability", "inference")
@@ -27,11 +28,27 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_copy_rate_upper": (0.0, 0.1),
     "max_match_excess_upper": (0.0, 0.1),
     "min_membership_p": (1e-4, 0.2),
+    "risk_confidence": (0.8, 0.9999),
+    "max_linkability_risk": (0.0, 0.5),
+    "max_inference_risk": (0.0, 0.5),
+    "max_identifying_headers": (0, 3),
+    "max_burned_in": (0, 1_000_000),
+    "max_faces": (0, 1_000_000),
     "min_recall_lower": (0.5, 0.999),
+    "min_disguise_recall": (0.0, 1.0),
     "min_train_patients": (5, 1_000_000),
     "min_holdout_patients": (10, 1_000_000),
 }
-COUNTS = ("max_identity_matches", "min_train_patients", "min_holdout_patients")
+COUNTS = (
+    "max_identity_matches",
+    "max_identifying_headers",
+    "max_burned_in",
+    "max_faces",
+    "min_train_patients",
+    "min_holdout_patients",
+)
+MEMBERSHIP = ("membership_p", "distance_p", "density_p")
+"""Tests of one question; Holm's correction is over them."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +165,9 @@ class _Measured:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def __getitem__(self, key: str) -> float:
         value = self._values.get(key)
         if (
@@ -174,17 +194,47 @@ def _failures(m: _Measured, limits: Mapping[str, float]) -> list[str]:
         )
     if m["copy_rate"] > limits["max_copy_rate_upper"]:
         reasons.append(f"{m['copy_rate']:.1%} of the samples match (allowed: {limits['max_copy_rate_upper']:.1%})")
-    if m["membership_p"] < limits["min_membership_p"]:
+    p = min(holm([m[name] for name in MEMBERSHIP]))
+    if p < limits["min_membership_p"]:
         reasons.append(
             f"The samples lie closer to training patients than to held-out ones: permutation p ="
-            f" {m['membership_p']:.2g} (limit {limits['min_membership_p']:.2g})"
+            f" {p:.2g} over {len(MEMBERSHIP)} tests (limit {limits['min_membership_p']:.2g})"
         )
     if m["match_excess"] > limits["max_match_excess_upper"]:
         reasons.append(
             f"The match rate to training exceeds that to held-out patients by {m['match_excess']:.1%}"
             f" (allowed: {limits['max_match_excess_upper']:.1%})"
         )
-    return reasons
+    return [*reasons, *_risks(m, limits), *_carried(m, limits)]
+
+
+def _risks(m: _Measured, limits: Mapping[str, float]) -> list[str]:
+    """Say which attack works on training patients and not on held-out ones."""
+    attacks = (
+        ("linkability_risk", "max_linkability_risk", "Two parts of a training patient's scan can be linked"),
+        ("inference_risk", "max_inference_risk", "One part of a training patient's scan tells the other"),
+        ("attribute_risk", "max_inference_risk", "A training patient's scan tells an attribute"),
+    )
+    return [
+        f"{text} through the samples more often than a held-out patient's: risk {m[key]:.1%}, at least"
+        f" {m[f'{key}_lower']:.1%} (allowed: {limits[limit]:.1%})"
+        for key, limit, text in attacks
+        if (key != "attribute_risk" or key in m) and m[f"{key}_lower"] > limits[limit]
+    ]
+
+
+def _carried(m: _Measured, limits: Mapping[str, float]) -> list[str]:
+    """Say what the files carry besides their voxels, and what their voxels show."""
+    findings = (
+        ("identifying_headers", "findings in headers or names could identify a patient"),
+        ("burned_in", "samples seem to have text burned into their voxels"),
+        ("faces", "samples show a whole head with its face"),
+    )
+    return [
+        f"{m[key]:.0f} {text} (allowed: {limits[f'max_{key}']:.0f})"
+        for key, text in findings
+        if m[key] > limits[f"max_{key}"]
+    ]
 
 
 def _doubts(m: _Measured, limits: Mapping[str, float]) -> list[str]:
@@ -196,6 +246,11 @@ def _doubts(m: _Measured, limits: Mapping[str, float]) -> list[str]:
         reasons.append(
             f"The audit found {m['recall']:.1%} of the copies it planted itself, a lower bound of"
             f" {m['recall_lower']:.3f}; the policy needs {limits['min_recall_lower']:.2f}"
+        )
+    if m["least_disguise_recall"] < limits["min_disguise_recall"]:
+        reasons.append(
+            f"Under one disguise it found {m['least_disguise_recall']:.0%} of them; the policy needs"
+            f" {limits['min_disguise_recall']:.0%} under each"
         )
     bounds = (
         ("copy_rate_upper", "max_copy_rate_upper", "of all samples could be copies"),
@@ -219,7 +274,8 @@ def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
         f"No evidence of copying or membership in {m['samples']:.0f} distinct samples:"
         f" {m['identity_matches']:.0f} identity matches (at {limits['confidence']:.0%} confidence at most"
         f" {m['copy_rate_upper']:.1%} of all samples),"
-        f" permutation p = {m['membership_p']:.2g}, {m['recall']:.1%} of the planted copies found"
+        f" permutation p = {min(holm([m[name] for name in MEMBERSHIP])):.2g}, {m['recall']:.1%} of the planted copies"
+        f" found, no linkability or inference beyond held-out patients', nothing identifying in headers"
     )
 
 

@@ -1,4 +1,4 @@
-"""Batched registration of feature volumes: rotation, translation and one scale, by Gauss-Newton.
+"""Batched affine registration of feature volumes by Gauss-Newton.
 
 A pose is a 4x4 matrix that maps an offset from the centre of the gallery volume's grid to an offset from the centre of
 the query's grid, in voxels of that grid. The update is inverse compositional (Baker and Matthews 2004,
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-PARAMETERS = 7  # three rotations, three translations, one scale
+PARAMETERS = 12  # three rotations, three translations, three scales, three shears
+LIGHT, STIFF = 0.01, 0.05  # damping of the rigid parameters, and of scales and shears
 INSIDE = 0.9  # a sampled point counts where its interpolated mask exceeds this
 MIN_OVERLAP = 0.5  # of the smaller content; below it the correlation is scaled down
 
@@ -32,9 +33,9 @@ class Template:
         Offsets of all voxels from the grid's centre.
     chosen : Tensor, shape (n,), int64
         The points that are looked at.
-    descent : Tensor, shape (G, n, 7)
+    descent : Tensor, shape (G, n, 12)
         Derivative of the features along each parameter at the chosen points.
-    normal : Tensor, shape (G, 7, 7)
+    normal : Tensor, shape (G, 12, 12)
         Their damped Gauss-Newton matrix over the whole content.
     """
 
@@ -59,15 +60,17 @@ def grid_points(shape: tuple[int, int, int]) -> Tensor:
 
 
 def generators(radius: float) -> Tensor:
-    """Return the 4x4 generators of the pose group, shape (7, 4, 4).
+    """Return the 4x4 generators of the affine group, shape (12, 4, 4).
 
-    Rotations and scale are divided by `radius` (voxels), so that a unit of each parameter moves voxels by about one.
+    Rotations, scales and shears are divided by `radius` (voxels), so that a unit of each parameter moves voxels by
+    about one.
     """
     out = torch.zeros(PARAMETERS, 4, 4)
     for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
         out[k, i, j], out[k, j, i] = -1 / radius, 1 / radius
         out[3 + k, k, 3] = 1
-        out[6, k, k] = 1 / radius
+        out[6 + k, k, k] = 1 / radius
+        out[9 + k, i, j] = out[9 + k, j, i] = 1 / radius
     return out
 
 
@@ -88,7 +91,8 @@ def build_template(features: Tensor, mask: Tensor, max_points: int) -> Template:
     motion = torch.einsum("pij,nj->npi", generators(_radius((d, h, w)))[:, :3], homogeneous)
     descent = torch.stack([torch.einsum("ni,npi->np", _gradient(volume)[chosen], motion) for volume in features * mask])
     normal = descent.transpose(1, 2) @ descent
-    damping = 1e-2 * torch.diag_embed(torch.diagonal(normal, dim1=1, dim2=2)) + 1e-3 * torch.eye(PARAMETERS)
+    stiffness = torch.tensor([LIGHT] * 6 + [STIFF] * 6)
+    damping = torch.diag_embed(stiffness * torch.diagonal(normal, dim1=1, dim2=2)) + 1e-3 * torch.eye(PARAMETERS)
     return Template(features, mask, points, chosen, descent, normal + damping)
 
 
@@ -169,7 +173,7 @@ def register(template: Template, members: Tensor, query: Tensor, pose: Tensor, s
 
 
 def _gauss_newton(descent: Tensor, normal: Tensor, target: Tensor, weight: Tensor, moved: Tensor) -> Tensor:
-    """Solve one damped step for the change of the parameters, shape (B, 7)."""
+    """Solve one damped step for the change of the parameters, shape (B, 12)."""
     gain = (weight * target * moved).sum(1) / (weight * moved * moved).sum(1).clamp_min(1e-9)
     residual = weight * (gain.clamp(0.2, 3)[:, None] * moved - target)
     slope = (descent.transpose(1, 2) @ residual[..., None])[..., 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,14 +13,17 @@ from privacy.attacks import AttackResult
 from privacy.cleaning import Cleaned
 from privacy.errors import EXIT_CODES
 from privacy.evidence import Evidence
+from privacy.margins import SPACES
+from privacy.metadata import IDENTIFYING, MetadataFinding, summary
 from privacy.policy import Policy, judge
 from privacy.records import Scan, digest
 from privacy.similarity import Matches
 
-SCHEMA = "privacy-audit/1"
-STEWARD_SCHEMA = "privacy-audit-steward/1"
+SCHEMA = "privacy-audit/2"
+STEWARD_SCHEMA = "privacy-audit-steward/2"
 ALWAYS_CITED = (
     "Baker and Matthews 2004, Lucas-Kanade 20 years on, doi 10.1023/B:VISI.0000011205.11775.fd",
+    "Fukunaga 1990, Introduction to statistical pattern recognition, ISBN 0-12-269851-7",
     "Article 29 Working Party 2014, Opinion 05/2014 on anonymisation techniques (WP216)",
     "EDPB 2024, Opinion 28/2024 on AI models and personal data",
 )
@@ -56,6 +59,7 @@ class Findings:
     holdout: list[Scan]
     synthetic: list[Scan]
     samples: list[Scan]
+    notes: tuple[str, ...]
     policy: Policy
     seed: int
     cleaned: Cleaned
@@ -63,6 +67,7 @@ class Findings:
     matches: Matches
     results: dict[str, AttackResult]
     power: Power
+    metadata: tuple[MetadataFinding, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class AuditReport:
         ``"PASS"``, ``"FAIL"`` or ``"INCONCLUSIVE"``.
     reasons : list of str
     release : dict
-        Schema ``privacy-audit/1``; names no patient, file or path.
+        Schema ``privacy-audit/2``; names no patient, file or path.
     steward : dict
         Names all of them; stays home.
     samples : list of dict
@@ -114,6 +119,10 @@ def measure(findings: Findings) -> dict[str, Any]:
         "merged_patients": _patients(findings.train) + _patients(findings.holdout) - _clusters(findings),
         "recall": power.found / power.planted,
         "recall_lower": power.recall_lower,
+        "least_disguise_recall": min(power.by_disguise.values()),
+        "identifying_headers": sum(item.severity == IDENTIFYING for item in findings.metadata),
+        "burned_in": sum(item.kind == "burned-in" for item in findings.metadata),
+        "faces": sum(item.kind == "face" for item in findings.metadata),
     }
     for result in findings.results.values():
         out |= result.measurements
@@ -131,13 +140,13 @@ def sample_rows(findings: Findings) -> list[dict[str, Any]]:
         rows.append(
             {
                 "file": scan.name,
-                "score": tidy(float(found.margin[k])),
+                "score": tidy(float(found.score[k])),
                 "similarity": tidy(float(found.similarity[k])),
                 "holdout_similarity": tidy(float(findings.evidence.samples_holdout.similarity[k])),
                 "p_value": tidy(float(columns["p_value"][k])),
                 "flag": "match" if columns["match"][k] else "look" if columns["flagged"][k] else "",
-                "nearest_patient": scans[found.scan[k]].patient,
-                "nearest_scan": scans[found.scan[k]].name,
+                "nearest_patient": scans[found.scan[k]].patient if found.scan[k] >= 0 else "",
+                "nearest_scan": scans[found.scan[k]].name if found.scan[k] >= 0 else "",
                 "row": k,
             }
         )
@@ -184,7 +193,10 @@ def _release(findings: Findings, measurements: dict[str, Any], verdict: str, rea
             "voxel_mm": tidy(space.spacing),
             "grid": list(space.fine),
             "method": "reoriented to RAS, cut to the content, resampled about its centre",
+            "evidence": {name: list(views) for name, views in SPACES.items()},
         },
+        "notes": list(findings.notes),
+        "metadata": summary(findings.metadata),
         "versions": _versions(),
         "citations": sorted({*cited, *ALWAYS_CITED}),
     }
@@ -208,6 +220,7 @@ def _steward(findings: Findings, release: dict[str, Any], rows: list[dict[str, A
         },
         "purged_holdout_patients": purged,
         "merged_patients": _merged(findings),
+        "metadata": [asdict(item) for item in findings.metadata],
         "pairs": [_pair(findings, row) for row in rows if row["flag"]],
         "release": release,
     }
@@ -245,7 +258,7 @@ def _clusters(findings: Findings) -> int:
 
 def _versions() -> dict[str, str]:
     out = {"python": platform.python_version()}
-    for package in ("synthmed", "torch", "numpy", "scipy", "nibabel"):
+    for package in ("synthmed", "torch", "numpy", "scipy", "nibabel", "pydicom", "highdicom"):
         try:
             out[package] = version(package)
         except PackageNotFoundError:

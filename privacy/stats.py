@@ -1,15 +1,15 @@
-"""The statistics of the audit: exact intervals, conformal p-values, multiple testing, permutation by patient."""
+"""The statistics of the audit: exact intervals, conformal p-values, thresholds from a tail."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
+ROBUST = 0.8  # quantile that a robust scale is taken from
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
@@ -61,83 +61,30 @@ def weighted_quantile(values: Floats, weight: Floats, q: float) -> float:
     return float(values[order][min(int(np.searchsorted(reached, q - 1e-12)), len(values) - 1)])
 
 
-def benjamini_hochberg(p: Floats, q: float) -> NDArray[np.bool_]:
-    """Return which hypotheses are rejected at false discovery rate `q` (doi 10.1111/j.2517-6161.1995.tb02031.x)."""
-    order = np.argsort(p, kind="stable")
-    passed = np.flatnonzero(p[order] <= q * np.arange(1, len(p) + 1) / len(p))
-    rejected = np.zeros(len(p), bool)
-    if len(passed):
-        rejected[order[: passed[-1] + 1]] = True
-    return rejected
+def tail_threshold(values: Floats, weight: Floats, rate: float, confidence: float, *, robust: bool = False) -> float:
+    """Return the level that a fresh value passes with probability `rate`, from the upper half of the values.
 
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values (Holm 1979, Scand. J. Statist. 6:65)."""
-    adjusted, running = [0.0] * len(p), 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        running = max(running, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = running
-    return adjusted
-
-
-def exponential_threshold(mean: float, effective: float, rate: float, confidence: float) -> float:
-    """Return the level that an exponential variable passes with probability `rate`, its mean bounded from above.
-
-    Spacings of the largest values of a sample are exponential (Renyi's representation), whatever the tail is like
-    beyond a location and a scale; `effective` is the number of independent observations behind `mean`, whose upper
-    bound at `confidence` is the exact chi-squared one.
-    """
-    upper = mean * 2 * effective / float(stats.chi2.ppf(1 - confidence, 2 * effective))
-    return upper * math.log(1 / rate)
-
-
-def normal_threshold(values: Floats, effective: float, rate: float, confidence: float, least_scale: float) -> float:
-    """Return an upper tolerance limit: passed with probability `rate` at most, at `confidence`.
-
-    Location and scale are the median and the scaled median absolute deviation, so that a few duplicates among the
-    values do not hide themselves (one-sided normal tolerance factor by the noncentral t distribution).
-    """
-    centre = float(np.median(values))
-    scale = max(least_scale, 1.4826 * float(np.median(np.abs(values - centre))))
-    root = math.sqrt(effective)
-    factor = float(stats.nct.ppf(confidence, effective - 1, stats.norm.isf(rate) * root)) / root
-    return centre + factor * scale
-
-
-def member_share_test(
-    nearest: NDArray[np.int64],
-    similarity: Floats,
-    member: NDArray[np.bool_],
-    depths: Sequence[float],
-    rounds: int,
-    rng: np.random.Generator,
-) -> tuple[list[float], list[float]]:
-    """Test whether nearest neighbours are training patients more often than chance, permuting labels by patient.
+    Beyond their median the values are taken to fall off exponentially, as spacings of largest values do (Renyi 1953,
+    doi 10.1007/BF02127580; peaks over threshold, Davison and Smith 1990, doi 10.1111/j.2517-6161.1990.tb01796.x with
+    shape 0). The scale is bounded from above at `confidence` by the exact chi-squared bound.
 
     Parameters
     ----------
-    nearest : ndarray of int64, shape (n,)
-        Patient nearest to each sample, out of training and held-out ones, found without looking at the labels.
-    similarity : ndarray, shape (n,)
-        To that patient; a depth of 0.1 looks at the most similar tenth of the samples.
-    member : ndarray of bool, shape (patients,)
-        Whether each patient was in training.
-    depths : sequence of float
-    rounds : int
-    rng : Generator
-
-    Returns
-    -------
-    share, p : list of float
-        For each depth: observed share of members, and one-sided permutation p-value.
+    values, weight : ndarray, shape (n,)
+        The weights sum to the number of independent values.
+    rate, confidence : float
+    robust : bool
+        Take the scale from the middle of the values, where a few outliers do not show; else the mean excess.
     """
-    order = np.argsort(-similarity, kind="stable")
-    sizes = [min(len(order), max(5, math.ceil(depth * len(order)))) for depth in depths]
-    counts = np.stack([np.bincount(nearest[order[:size]], minlength=len(member)) for size in sizes]).astype(float)
-    observed = counts @ member
-    labels = rng.permuted(np.tile(member.astype(float), (rounds, 1)), axis=1)
-    reached = (counts @ labels.T >= observed[:, None] - 1e-9).sum(1)
-    return (observed / sizes).tolist(), ((1 + reached) / (1 + rounds)).tolist()
+    middle = weighted_quantile(values, weight, 0.5)
+    above = values > middle
+    if robust or not above.any():
+        scale = (weighted_quantile(values, weight, ROBUST) - middle) / math.log(0.5 / (1 - ROBUST))
+    else:
+        scale = float(np.average(values[above] - middle, weights=weight[above]))
+    degrees = max(2.0, float(weight.sum()))  # twice the number of values in the upper half
+    upper = scale * degrees / float(stats.chi2.ppf(1 - confidence, degrees))
+    return middle + upper * math.log(0.5 / rate)
 
 
 def smallest_count(detection: float, confidence: float) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,23 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from privacy import planted, stats
+from privacy.attack_stats import even_rows
 from privacy.attacks import ATTACKS
 from privacy.cleaning import Cleaned, RealScans, clean
+from privacy.codes import Vectors, assemble, vectors
+from privacy.embedding import LESSONS, cached
 from privacy.errors import InputError, UsageError
-from privacy.evidence import Evidence, calibrate
-from privacy.features import Array, Space, crop_to_content, extract, join_features, plan_space
+from privacy.evidence import Evidence, gather_evidence
+from privacy.features import Array, Features, Space, crop_to_content, extract, join_features, plan_space
+from privacy.margins import best, margins
+from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
-from privacy.records import Patients, Scan, Source, collect, image_folder
+from privacy.records import Collection, Patients, Scan, Source, gather, image_folder
 from privacy.report import AuditReport, Findings, Power, build_report
-from privacy.similarity import Best, Gallery, Matches, best, build_gallery, coarse_search, join, refine
-from privacy.writing import write_report
+from privacy.similarity import Gallery, Matches, Queries, build_gallery, join, match
+from privacy.writing import cache_folder, write_report
 
+ROLES = ("train", "holdout", "synthetic")
 CHUNK = 64
 FIELD_RATIO = 1.5  # medians of the sets' extents may differ by this factor along an axis
 
@@ -70,18 +78,24 @@ def audit(
     InputError
         If a volume cannot be read or the sets cannot be compared.
     """
-    rules = load_policy(policy)
-    if out is not None:
-        _refuse_file(Path(out))
-    _refuse_same_folder({"train": train, "holdout": holdout, "synthetic": synthetic})
-    parts = (("train", train, train_patients), ("holdout", holdout, holdout_patients), ("synthetic", synthetic, None))
-    with tqdm(desc="reading", unit=" scans", disable=not progress, file=sys.stderr) as bar:
-        sets = [collect(role, source, patients, bar.update) for role, source, patients in parts]
-    findings = _examine(sets, rules, seed, progress)
+    rules, out = load_policy(policy), None if out is None else Path(out)
+    _refuse_places({"train": train, "holdout": holdout, "synthetic": synthetic}, out)
+    show = partial(_bar, hidden=not progress)
+    parts = zip(ROLES, (train, holdout, synthetic), (train_patients, holdout_patients, None), strict=True)
+    with show("reading", None) as bar:
+        sets = [gather(role, source, patients, bar.update) for role, source, patients in parts]
+    findings = _examine(sets, rules, seed, None if out is None else cache_folder(out), show)
     report = build_report(findings)
     if out is not None:
-        write_report(report, findings, Path(out))
+        write_report(report, findings, out)
     return report
+
+
+Progress = Callable[[str, int | None], Any]
+
+
+def _bar(what: str, total: int | None, hidden: bool) -> Any:
+    return tqdm(desc=what, total=total, unit=" scans", disable=hidden, file=sys.stderr)
 
 
 def distinct(scans: Sequence[Scan]) -> list[Scan]:
@@ -89,41 +103,75 @@ def distinct(scans: Sequence[Scan]) -> list[Scan]:
     return list({scan.content: scan for scan in reversed(scans)}.values())[::-1]
 
 
-def _refuse_file(out: Path) -> None:
-    if out.exists() and not out.is_dir():
+def _refuse_places(sources: dict[str, Source], out: Path | None) -> None:
+    """Refuse sets that are one folder, and reports that would lie within a set or take the place of a file."""
+    if out is not None and out.exists() and not out.is_dir():
         raise UsageError("The reports need a folder", found=f"the file {out}")
+    folders = {role: image_folder(Path(s)).resolve() for role, s in sources.items() if isinstance(s, str | Path)}
+    for (role, folder), (other, again) in itertools.combinations(folders.items(), 2):
+        if folder == again:
+            raise UsageError(f"{role} and {other} are the same folder", found=str(folder), expected="three sets")
+    for role, folder in folders.items():
+        if out is not None and out.resolve().is_relative_to(folder):
+            raise UsageError(
+                f"The reports would lie within the {role} set",
+                found=str(out),
+                next_step="Give --out a folder elsewhere",
+            )
 
 
-def _refuse_same_folder(sources: dict[str, Source]) -> None:
-    folders = [(role, image_folder(Path(s)).resolve()) for role, s in sources.items() if isinstance(s, str | Path)]
-    for k, (role, folder) in enumerate(folders):
-        for other, again in folders[:k]:
-            if folder == again:
-                raise UsageError(f"{other} and {role} are the same folder", found=str(folder), expected="three sets")
-
-
-def _examine(sets: Sequence[list[Scan]], policy: Policy, seed: int, progress: bool) -> Findings:
-    train, holdout, synthetic = sets
+def _examine(sets: Sequence[Collection], policy: Policy, seed: int, cache: Path | None, show: Progress) -> Findings:
+    train, holdout, synthetic = (part.scans for part in sets)
+    notes = tuple(f"{role}: {note}" for role, part in zip(ROLES, sets, strict=True) for note in part.notes)
     samples = distinct(synthetic)
     space = _common_space(train + holdout, samples)
-    cleaned = clean(_real(train, holdout, space, progress), policy)
+    cleaned = clean(_real(train, holdout, space, seed, cache, show), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
-    sides = (is_train, ~is_train & cleaned.kept, cleaned.kept)
-    stream = tqdm(samples, "searching samples", disable=not progress, file=sys.stderr)
-    matches = search(((scan.array(), scan.spacing) for scan in stream), gallery, sides)
-    found = [best(match, gallery.patient) for match in matches]
-    evidence = _evidence(cleaned, found, policy, seed)
+    pooled = cleaned.kept.copy()
+    pooled[cleaned.kept] = even_rows(gallery.patient[cleaned.kept], is_train[cleaned.kept])
+    with show("searching samples", len(samples)) as bar:
+        scans = ((scan.array(), scan.spacing) for scan in samples)
+        found = search(scans, gallery, (is_train, ~is_train & cleaned.kept, pooled), bar.update)
+    codes = assemble(found.vectors, gallery, cleaned.kept, is_train)
+    evidence = gather_evidence(cleaned, found.sides, pooled, codes, policy, np.random.default_rng([seed, 4]))
     results = {
         name: attack(evidence, policy, np.random.default_rng([seed, 3, k]))
         for k, (name, attack) in enumerate(ATTACKS.items())
     }
-    power = _power(train, gallery, is_train, evidence.calibration.tau_id, policy, seed, progress)
-    return Findings(train, holdout, synthetic, samples, policy, seed, cleaned, evidence, matches[0], results, power)
+    power = _power(train, cleaned, evidence, policy, seed, show)
+    with show("searching headers", len(synthetic)) as bar:
+        metadata = examine(synthetic, [*train, *holdout], tick=bar.update)
+    return Findings(
+        train,
+        holdout,
+        synthetic,
+        samples,
+        notes,
+        policy,
+        seed,
+        cleaned,
+        evidence,
+        found.sides[0],
+        results,
+        power,
+        metadata,
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search returns: the matches in each part of the gallery, and the vectors of each chunk of scans."""
+
+    sides: list[Matches]
+    vectors: list[Vectors]
 
 
 def search(
-    volumes: Iterable[tuple[Array, tuple[float, ...]]], gallery: Gallery, sides: Sequence[NDArray[np.bool_]]
-) -> list[Matches]:
+    volumes: Iterable[tuple[Array, tuple[float, ...]]],
+    gallery: Gallery,
+    sides: Sequence[NDArray[np.bool_]],
+    tick: Callable[[int], object] = lambda count: None,
+) -> Found:
     """Search volumes in several parts of the gallery, a bounded number at a time.
 
     Parameters
@@ -132,20 +180,20 @@ def search(
     gallery : Gallery
     sides : sequence of ndarray of bool, shape (G,)
         Each the part of the gallery to be searched.
-
-    Returns
-    -------
-    list of Matches
-        One for each side.
+    tick : callable
+        Called with the number of volumes that were searched.
     """
     parts: list[list[Matches]] = [[] for _ in sides]
+    vectors_of: list[Vectors] = []
     for chunk in _chunks(volumes, CHUNK):
-        queries = join_features([extract(array, spacing, gallery.space) for array, spacing in chunk])
-        coarse = coarse_search(queries, gallery)
-        allowed = [torch.from_numpy(side).expand(len(queries), -1) for side in sides]
-        for part, matches in zip(parts, refine(queries, gallery, coarse, allowed), strict=True):
+        features = join_features([extract(array, spacing, gallery.space) for array, spacing in chunk])
+        queries = Queries(features, *gallery.embedding.encode(features))
+        allowed = [torch.from_numpy(side).expand(len(chunk), -1) for side in sides]
+        for part, matches in zip(parts, match(queries, gallery, allowed), strict=True):
             part.append(matches)
-    return [join(part) for part in parts]
+        vectors_of.append(vectors(queries, gallery))
+        tick(len(chunk))
+    return Found([join(part) for part in parts], vectors_of)
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -177,45 +225,38 @@ def _mm(extents: NDArray[np.float64]) -> str:
     return " x ".join(f"{edge:.0f}" for edge in np.median(extents, 0)) + " mm"
 
 
-def _real(train: Sequence[Scan], holdout: Sequence[Scan], space: Space, progress: bool) -> RealScans:
-    scans = tqdm([*train, *holdout], "comparing real scans", disable=not progress, file=sys.stderr)
-    features = join_features([extract(scan.array(), scan.spacing, space) for scan in scans])
+def _real(
+    train: Sequence[Scan], holdout: Sequence[Scan], space: Space, seed: int, cache: Path | None, show: Progress
+) -> RealScans:
+    scans = [*train, *holdout]
+    with show("preparing real scans", len(scans)) as bar:
+        features = join_features([_extracted(scan, space, bar.update) for scan in scans])
+    with show("learning the embedding", LESSONS) as bar:
+        # In an order that knows no sides, so that the embedding cannot tell them apart.
+        order = sorted(range(len(scans)), key=lambda k: (scans[k].content, scans[k].sha256))
+        embedding = cached(cache, features[order], [scans[k] for k in order], space, seed, bar.update)
     numbers: dict[str, int] = {}
-    patient = np.array([numbers.setdefault(scan.patient, len(numbers)) for scan in (*train, *holdout)])
+    patient = np.array([numbers.setdefault(scan.patient, len(numbers)) for scan in scans])
     is_train = np.arange(len(patient)) < len(train)
-    return RealScans(build_gallery(features, patient, space), features, is_train)
+    return RealScans(build_gallery(features, patient, space, embedding), is_train)
 
 
-def _evidence(cleaned: Cleaned, found: Sequence[Best], policy: Policy, seed: int) -> Evidence:
-    patient, is_train = cleaned.real.gallery.patient, cleaned.real.is_train
-    calibration = calibrate(
-        (cleaned.null.margin, cleaned.null_patient),
-        (cleaned.inner.margin, cleaned.inner_patient),
-        cleaned.tau_same,
-        len(found[0].margin),
-        policy,
-        np.random.default_rng([seed, 4]),
-    )
-    train, holdout = np.unique(patient[is_train]), np.unique(patient[~is_train & cleaned.kept])
-    return Evidence(found[0], found[1], found[2], cleaned.null, cleaned.null_patient, train, holdout, calibration)
+def _extracted(scan: Scan, space: Space, tick: Callable[[], object]) -> Features:
+    features = extract(scan.array(), scan.spacing, space)
+    tick()
+    return features
 
 
 def _power(
-    train: Sequence[Scan],
-    gallery: Gallery,
-    is_train: NDArray[np.bool_],
-    tau_id: float,
-    policy: Policy,
-    seed: int,
-    progress: bool,
+    train: Sequence[Scan], cleaned: Cleaned, evidence: Evidence, policy: Policy, seed: int, show: Progress
 ) -> Power:
-    """Plant copies of training scans and count those that the very same search and threshold find."""
-    plan = planted.plan(len(train), seed)
-    stream = tqdm(plan, "finding planted copies", disable=not progress, file=sys.stderr)
-    copies = ((planted.DISGUISES[name](train[k].array(), rng), train[k].spacing) for name, k, rng in stream)
-    found = best(search(copies, gallery, (is_train,))[0], gallery.patient)
-    right = found.patient == gallery.patient[[k for _, k, _ in plan]]
-    hit = (found.margin >= tau_id) & right
+    """Plant copies of training scans and count those that the very same search and thresholds find."""
+    plan, gallery = planted.plan(len(train), seed), cleaned.real.gallery
+    with show("finding planted copies", len(plan)) as bar:
+        copies = ((planted.DISGUISES[name](train[k].array(), rng), train[k].spacing) for name, k, rng in plan)
+        matches = search(copies, gallery, (cleaned.real.is_train,), bar.update).sides[0]
+    found = best(margins(matches, gallery.patient, cleaned.weights), matches, evidence.calibration.tau_id)
+    hit = (found.score >= 1) & (found.patient == gallery.patient[[k for _, k, _ in plan]])
     names = np.array([name for name, _, _ in plan])
     confidence = policy.thresholds["confidence"]
     lower, _ = stats.clopper_pearson(int(hit.sum()), len(hit), confidence)

@@ -15,8 +15,14 @@ from privacy.errors import UsageError
 from privacy.report import AuditReport, Findings
 
 COLUMNS = ("file", "score", "similarity", "holdout_similarity", "p_value", "flag", "nearest_patient", "nearest_scan")
+RISKS = {
+    "linkability": "link two halves of a scan (linkability)",
+    "inference": "tell one half from the other (inference)",
+    "attribute": "tell an attribute from the scan (inference)",
+}
 CLOSEST = 4  # pairs drawn even when nothing is flagged
 MOST_DRAWN = 50
+CACHE = "cache"
 
 
 def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
@@ -32,8 +38,7 @@ def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
         for folder in (release, steward):
             _require_audit(folder)
         for folder in (release, steward):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            _empty(folder)
         _write_pairs(report, findings, steward / "pairs")
         _write(steward / "samples.csv", _table(report.samples))
         _write(steward / "report.md", steward_markdown(report))
@@ -46,12 +51,27 @@ def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
 
 def _require_audit(folder: Path) -> None:
     """Refuse to replace a folder that an audit did not write."""
-    ours = {"report.json", "report.md", "samples.csv", "pairs"}
+    ours = {"report.json", "report.md", "samples.csv", "pairs", CACHE}
     others = sorted(p.name for p in folder.iterdir() if p.name not in ours) if folder.is_dir() else []
     if others:
         raise UsageError(
             f"{folder} is not an earlier audit's", found=others[0], next_step="Give --out a folder of its own"
         )
+
+
+def cache_folder(out: Path) -> Path:
+    """Return where the embedding of the real scans is kept between audits: with the steward, for it is made of them."""
+    return out / "steward" / CACHE
+
+
+def _empty(folder: Path) -> None:
+    """Remove an earlier audit, but not what it learned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != CACHE:
+            shutil.rmtree(path)
+        elif not path.is_dir():
+            path.unlink()
 
 
 def release_markdown(release: dict[str, Any]) -> str:
@@ -72,12 +92,13 @@ can ever be recognised.
 
 ## Is a sample recognisably one training patient?
 
-{m["identity_matches"]} of {m["samples"]} distinct samples reach tau_id = {m["tau_id"]:.3f} (95 % interval
-{m["tau_id_interval"][0]:.3f} to {m["tau_id_interval"][1]:.3f}): they resemble one patient so much more than every
-other that at most {limits["false_match_rate"]:.1%} of honest sets would hold one such sample. The largest score is
-{m["largest_margin"]:.3f}; {m["null_matches"]} of {m["null_scans"]} held-out scans reach tau_id. At most
-{m["copy_rate_upper"]:.2%} of all samples from this source match, at {limits["confidence"]:.0%} confidence. Training
-matches exceed held-out ones by {m["match_excess"]:.2%} (bound {m["match_excess_upper"]:.2%}).
+{m["identity_matches"]} of {m["samples"]} distinct samples reach tau_id, a score of 1 (95 % interval
+{min(m["tau_id_lower"]):.2f} to {max(m["tau_id_upper"]):.2f}): they resemble one patient so much more than the others
+they are most like that at most {limits["false_match_rate"]:.1%} of honest sets would hold one such sample. The largest
+score is {m["largest_score"]:.3f}, that of held-out scans {m["largest_null_score"]:.3f}; {m["null_matches"]} of
+{m["null_scans"]} of these reach tau_id. At most {m["copy_rate_upper"]:.2%} of all samples from this source match, at
+{limits["confidence"]:.0%} confidence. Training matches exceed held-out ones by {m["match_excess"]:.2%} (bound
+{m["match_excess_upper"]:.2%}).
 
 ## Do samples resemble training more than held-out patients do?
 
@@ -88,11 +109,41 @@ filters samples; it does not decide the verdict.
 ## Does the set tell who was in training?
 
 Of the samples' nearest patients {m["member_share"][0]:.1%} were in training; {m["member_share_expected"]:.1%} are
-expected by chance. Permutation by patient, over {len(m["member_share"])} depths with Holm's correction:
-p = {m["membership_p"]:.3g}. This test could have seen {m["membership_smallest_patients"]} copied patients or more, if
-nothing else were in the set.
+expected by chance. Permutation by patient: p = {m["membership_p"]:.3g}. This test could have seen
+{m["membership_smallest_patients"]} copied patients or more, if nothing else were in the set. Two attacks, permuted
+likewise: distance (AUC {m["distance_auc"]:.2f}, p = {m["distance_p"]:.3g}) and density ratio (AUC
+{m["density_auc"]:.2f}, p = {m["density_p"]:.3g}). Holm's correction is over the three.
 
+{_risks_markdown(release)}
 {_power_markdown(release)}"""
+
+
+def _risks_markdown(release: dict[str, Any]) -> str:
+    """Say what the samples let an attacker do to members and not to held-out patients, and what the files carry."""
+    m, limits = release["measurements"], release["policy"]["thresholds"]
+    rows = "\n".join(
+        f"| {text} | {m[f'{key}_train_rate']:.1%} | {m[f'{key}_control_rate']:.1%} | {m[f'{key}_risk']:.1%} |"
+        f" {m[f'{key}_risk_lower']:.1%} to {m[f'{key}_risk_upper']:.1%} |"
+        for key, text in RISKS.items()
+        if f"{key}_risk" in m
+    )
+    carried = [
+        f"{row['severity']}: {row['what']} ({row['where']}, {row['findings']} times)" for row in release["metadata"]
+    ]
+    return f"""## What do the samples let an attacker do?
+
+| attack | succeeds on members | on held-out patients | risk | bounds at {limits["risk_confidence"]:.1%} |
+|---|---|---|---|---|
+{rows}
+
+## What do the files carry?
+
+{_bullets(carried or ["nothing was found in file names, headers or voxels"])}
+
+## What was taken for granted?
+
+{_bullets(release["notes"] or ["nothing"])}
+"""
 
 
 def _power_markdown(release: dict[str, Any]) -> str:
@@ -154,15 +205,26 @@ def steward_markdown(report: AuditReport) -> str:
             "",
             "Identifiers that are one patient: " + ("; ".join(merged) or "none"),
             "",
+            "## What the files carry",
+            "",
+            _bullets([_carried(item) for item in steward["metadata"]] or ["nothing was found"]),
+            "",
         ]
     )
+
+
+def _carried(item: dict[str, str]) -> str:
+    detail = f": {item['detail']}" if item["detail"] else ""
+    return f"{item['sample']}, {item['where']}: {item['what']} ({item['severity']}){detail}"
 
 
 def _write_pairs(report: AuditReport, findings: Findings, folder: Path) -> None:
     folder.mkdir()
     wanted = [row for row in report.samples if row["flag"]][:MOST_DRAWN]
     seen = {row["row"] for row in wanted}
-    wanted += [row for row in report.samples if row["row"] not in seen][: max(0, CLOSEST - len(wanted))]
+    wanted += [row for row in report.samples if row["row"] not in seen and row["nearest_scan"]][
+        : max(0, CLOSEST - len(wanted))
+    ]
     for number, row in enumerate(wanted, 1):
         draw_pair(findings, row, folder / f"{number:03d}.png")
 

@@ -1,8 +1,9 @@
-"""This project's audit as a judge: the margin over every other patient, in units of the threshold tau_id."""
+"""This project's audit as a judge: the margin over other patients, in units of the threshold tau_id."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -10,10 +11,13 @@ import numpy as np
 from copies.datasets import Volume
 from copies.judging import Problem, Scores, by_threshold
 from privacy.cleaning import RealScans, clean
+from privacy.embedding import learn
 from privacy.evidence import calibrate
 from privacy.features import crop_to_content, extract, join_features, plan_space
+from privacy.margins import best, margins
 from privacy.policy import load_policy
-from privacy.similarity import best, build_gallery
+from privacy.records import Scan, collect
+from privacy.similarity import build_gallery
 from privacy.suite import search
 
 POLICY = "default"
@@ -22,21 +26,14 @@ POLICY = "default"
 def audit(problem: Problem) -> Scores:
     """Search all queries in the training scans; a score of 1 is tau_id for a set of the problem's size."""
     policy = load_policy(POLICY)
-    real = _real(problem)
-    cleaned = clean(real, policy)
+    cleaned = clean(_real(problem), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
-    calibration = calibrate(
-        (cleaned.null.margin, cleaned.null_patient),
-        (cleaned.inner.margin, cleaned.inner_patient),
-        cleaned.tau_same,
-        problem.set_size,
-        policy,
-        np.random.default_rng([problem.seed, 4]),
-    )
-    found = best(search(_pairs(problem.queries), gallery, (is_train,))[0], gallery.patient)
+    calibration = calibrate(cleaned, problem.set_size, policy, np.random.default_rng([problem.seed, 4]))
+    matches = search(_pairs(problem.queries), gallery, (is_train,)).sides[0]
+    found = best(margins(matches, gallery.patient, cleaned.weights), matches, calibration.tau_id)
     owner = np.array([*problem.train_patient, *problem.holdout_patient])
     named = np.where(found.scan >= 0, owner[found.scan], "")
-    return by_threshold(found.margin / calibration.tau_id, named, 1.0)
+    return by_threshold(found.score, named, 1.0)
 
 
 def _pairs(volumes: Sequence[Volume]) -> list[tuple[np.ndarray, tuple[float, ...]]]:  # type: ignore[type-arg]
@@ -48,8 +45,15 @@ def _real(problem: Problem) -> RealScans:
     extents = np.array([np.array(crop_to_content(v.array)[0].shape) * v.spacing for v in volumes], dtype=np.float64)
     space = plan_space(extents, float(np.median([np.median(v.spacing) for v in volumes])))
     features = join_features([extract(v.array, v.spacing, space) for v in volumes])
+    scans = [_scan(volume) for volume in volumes]
+    order = sorted(range(len(scans)), key=lambda k: scans[k].content)
+    embedding = learn(features[order], [scans[k] for k in order], space, problem.seed)
     numbers: dict[str, int] = {}
     owners = (*problem.train_patient, *problem.holdout_patient)
     patient = np.array([numbers.setdefault(owner, len(numbers)) for owner in owners])
     is_train = np.arange(len(patient)) < len(problem.train)
-    return RealScans(build_gallery(features, patient, space), features, is_train)
+    return RealScans(build_gallery(features, patient, space, embedding), is_train)
+
+
+def _scan(volume: Volume) -> Scan:
+    return replace(collect("real", [volume.array])[0], spacing=volume.spacing)

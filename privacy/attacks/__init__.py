@@ -7,7 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from privacy.attacks.copying import copying
+from privacy.attacks.density import density
+from privacy.attacks.distance import distance
 from privacy.attacks.identity import identity
+from privacy.attacks.inference import inference
+from privacy.attacks.linkability import linkability
 from privacy.attacks.membership import membership
 from privacy.attacks.result import AttackResult
 from privacy.evidence import Evidence
@@ -15,6 +19,14 @@ from privacy.policy import Policy
 
 Attack = Callable[[Evidence, Policy, np.random.Generator], AttackResult]
 
-ATTACKS: dict[str, Attack] = {"copying": copying, "identity": identity, "membership": membership}
+ATTACKS: dict[str, Attack] = {
+    "copying": copying,
+    "identity": identity,
+    "membership": membership,
+    "distance": distance,
+    "density": density,
+    "linkability": linkability,
+    "inference": inference,
+}
 
 __all__ = ["ATTACKS", "Attack", "AttackResult"]

@@ -7,6 +7,7 @@ import numpy as np
 from privacy import stats
 from privacy.attacks.result import AttackResult
 from privacy.evidence import Evidence
+from privacy.multiplicity import benjamini_hochberg
 from privacy.policy import Policy
 
 
@@ -16,14 +17,14 @@ def copying(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> Att
     With n held-out patients no p-value falls below 1 / (n + 1), so that a few copies among many samples are left to
     the identity attack.
     """
-    p = stats.conformal_p(evidence.samples.margin, evidence.null.margin, evidence.null_patient)
-    flagged = stats.benjamini_hochberg(p, policy.thresholds["fdr"])
+    p = stats.conformal_p(evidence.samples.score, evidence.null.score, evidence.null_patient)
+    flagged = benjamini_hochberg(p, policy.thresholds["fdr"])
     return AttackResult(
         {
             "flagged": int(flagged.sum()),
             "smallest_p": float(p.min()),
             "tau_null": evidence.calibration.tau_null,
-            "share_above_tau_null": float((evidence.samples.margin > evidence.calibration.tau_null).mean()),
+            "share_above_tau_null": float((evidence.samples.score > evidence.calibration.tau_null).mean()),
         },
         {"p_value": p, "flagged": flagged},
         (

@@ -15,9 +15,8 @@ DRAWS = 2000
 
 def identity(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
     """Count samples at or beyond tau_id, bound their rate, and compare it with chance matches to held-out patients."""
-    tau, confidence = evidence.calibration.tau_id, policy.thresholds["confidence"]
-    hits = evidence.samples.margin >= tau
-    chance = evidence.samples_holdout.margin >= tau
+    calibration, confidence = evidence.calibration, policy.thresholds["confidence"]
+    hits, chance = evidence.samples.score >= 1, evidence.samples_holdout.score >= 1
     lower, upper = stats.clopper_pearson(int(hits.sum()), len(hits), confidence)
     excess, excess_upper = match_excess(evidence, hits, chance, confidence, rng)
     return AttackResult(
@@ -30,17 +29,19 @@ def identity(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> At
             "copy_rate_upper": upper,
             "match_excess": excess,
             "match_excess_upper": excess_upper,
-            "tau_id": tau,
-            "tau_id_interval": list(evidence.calibration.tau_id_interval),
-            "tau_same": evidence.calibration.tau_same,
-            "largest_margin": float(evidence.samples.margin.max()),
-            "null_matches": int((evidence.null.margin >= tau).sum()),
-            "null_scans": len(evidence.null.margin),
+            "tau_id": calibration.tau_id.tolist(),
+            "tau_id_lower": calibration.tau_id_interval[:, 0].tolist(),
+            "tau_id_upper": calibration.tau_id_interval[:, 1].tolist(),
+            "largest_score": float(evidence.samples.score.max()),
+            "largest_null_score": float(evidence.null.score.max()) if len(evidence.null.score) else 0.0,
+            "null_matches": int((evidence.null.score >= 1).sum()),
+            "null_scans": len(evidence.null.score),
         },
         {"match": hits},
         (
             "Clopper and Pearson 1934, The use of confidence or fiducial limits, doi 10.1093/biomet/26.4.404",
             "Renyi 1953, On the theory of order statistics, doi 10.1007/BF02127580",
+            "Davison and Smith 1990, Exceedances over high thresholds, doi 10.1111/j.2517-6161.1990.tb01796.x",
         ),
     )
 

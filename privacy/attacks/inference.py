@@ -24,7 +24,7 @@ Table = Mapping[str, NDArray[Any]]
 
 def inference(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
     """Guess each scan's other half from the sample nearest to the half that is known; compare members with held-out."""
-    codes, confidence = evidence.codes, policy.thresholds["confidence"]
+    codes, confidence = evidence.codes, policy.thresholds["risk_confidence"]
     right = guess_gain(codes.sample_views, codes.real_views) > LEAST_GAIN
     found = residual_risk(*patient_shares(right, codes.patient, codes.is_train), confidence)
     return AttackResult(_measured("inference", found), citations=RISK_SOURCES)

@@ -17,7 +17,7 @@ NEIGHBOURS = 1  # with three of 120 samples, chance links most people already
 
 def linkability(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
     """Measure how much more often members' halves are linked than held-out patients'."""
-    codes, confidence = evidence.codes, policy.thresholds["confidence"]
+    codes, confidence = evidence.codes, policy.thresholds["risk_confidence"]
     linked = link(codes.sample_views, codes.real_views, NEIGHBOURS)
     found = residual_risk(*patient_shares(linked, codes.patient, codes.is_train), confidence)
     return AttackResult(

@@ -16,7 +16,7 @@ from synthmed.errors import AuditInconclusive, InputError, ReleaseRefused
 from synthmed.export.samples import GENERATION, SUFFIX, TABLE, Sample, read_samples
 from synthmed.files import sha256_file
 
-REPORT_SCHEMA = "privacy-audit/1"
+REPORT_SCHEMA = "privacy-audit/2"
 _MAKER = object()
 _AGAIN = "Run `synthmed audit` on the samples as they are now"
 
