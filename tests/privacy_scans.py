@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from privacy.embedding import Embedding, learn
+from privacy.features import Features, extract, join_features, plan_space
+from privacy.records import Scan
+from privacy.similarity import Gallery, build_gallery
+
 SHAPE = (18, 22, 16)
+SPACING = (1.0, 1.0, 1.0)
+SPACE = plan_space(np.array([SHAPE], dtype=float), 1.0)
+LESSONS = 96  # enough for made-up scans, and quick
 
 
 @lru_cache(maxsize=1024)
@@ -41,6 +51,33 @@ def write(
         paths.append(folder / f"{prefix}_{k:03d}.nii.gz")
         nib.save(nib.Nifti1Image(volume, np.eye(4) if affine is None else affine), paths[-1])
     return paths
+
+
+def records(volumes: Iterable[np.ndarray]) -> list[Scan]:
+    """Return volumes as the audit holds them, in the order given, each its own patient."""
+    out = []
+    for k, volume in enumerate(volumes):
+        values = np.ascontiguousarray(volume, dtype=np.float32)
+        content = hashlib.sha256(values.tobytes()).hexdigest()
+        out.append(Scan(f"{k}", None, f"p{k}", content, content, values.shape, SPACING, values))
+    return out
+
+
+def features(volumes: Iterable[np.ndarray]) -> Features:
+    """Extract features on the grids of `SPACE`."""
+    return join_features([extract(np.ascontiguousarray(v, dtype=np.float32), SPACING, SPACE) for v in volumes])
+
+
+def learned(volumes: Sequence[np.ndarray], seed: int = 0, lessons: int = LESSONS) -> Embedding:
+    """Learn an embedding from few lessons."""
+    with mock.patch("privacy.embedding.LESSONS", lessons):
+        return learn(features(volumes), records(volumes), SPACE, seed)
+
+
+def gallery(volumes: Sequence[np.ndarray], patient: Sequence[int] | None = None) -> Gallery:
+    """Make a gallery of volumes, of whom the embedding is learned; without `patient`, each is its own."""
+    owners = np.arange(len(volumes)) if patient is None else np.array(patient)
+    return build_gallery(features(volumes), owners, SPACE, learned(volumes))
 
 
 def _field(seed: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from releases import Made, digest, make_audit, make_samples, phantom_image, read_table, write_table
+from releases import PASSING, Made, digest, make_audit, make_samples, phantom_image, read_table, write_table
 
 from privacy.errors import UsageError
 from synthmed.config import ExportConfig
@@ -69,7 +69,13 @@ def test_inconclusive_blocks_with_its_own_exit_code(made: Made) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "changed"), [("FAIL", {"identity_matches": 3}), ("INCONCLUSIVE", {"recall_lower": 0.5})]
+    ("verdict", "changed"),
+    [
+        ("FAIL", {"identity_matches": 3}),
+        ("FAIL", {"identifying_headers": 1}),
+        ("FAIL", {"linkability_risk_lower": 0.02}),
+        ("INCONCLUSIVE", {"recall_lower": 0.5}),
+    ],
 )
 def test_verdict_edited_to_pass_is_refused(made: Made, verdict: str, changed: dict[str, float]) -> None:
     make_audit(made.audit, made.samples, verdict="PASS", **changed)
@@ -83,11 +89,12 @@ def test_verdict_edited_to_fail_is_refused_too(made: Made) -> None:
         approve(made.samples, made.report, "default")
 
 
-def test_missing_measurement_is_refused(made: Made) -> None:
+@pytest.mark.parametrize("key", sorted(set(PASSING) - {"linkability_risk", "inference_risk"}))
+def test_missing_measurement_is_refused(made: Made, key: str) -> None:
     measurements = json.loads(made.report.read_text())["measurements"]
-    del measurements["membership_p"]
+    del measurements[key]
     edit_report(made, measurements=measurements)
-    with pytest.raises(ReleaseRefused, match="membership_p"):
+    with pytest.raises(ReleaseRefused, match=key):
         approve(made.samples, made.report, "default")
 
 
@@ -198,11 +205,17 @@ def test_unknown_policy_is_a_usage_error(made: Made) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"schema": "privacy-audit/2"}', '{"schema": "privacy-audit/1", "policy": {}}', "\xff\xfe"],
+    ["", "{", "[]", "{}", '{"schema": "privacy-audit/2"}', '{"schema": "privacy-audit/2", "policy": {}}', "\xff\xfe"],
 )
 def test_unusable_report_is_named(made: Made, text: str) -> None:
     made.report.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"report\.json"):
+        approve(made.samples, made.report, "default")
+
+
+def test_a_report_of_the_schema_before_is_named(made: Made) -> None:
+    edit_report(made, schema="privacy-audit/1")
+    with pytest.raises(InputError, match=r"report\.json.*not a report of schema privacy-audit/2"):
         approve(made.samples, made.report, "default")
 
 

@@ -23,9 +23,20 @@ CLEAN = {
     "match_excess": 0.0,
     "match_excess_upper": 0.03,
     "membership_p": 0.4,
+    "distance_p": 0.5,
+    "density_p": 0.3,
+    "linkability_risk": 0.0,
+    "linkability_risk_lower": 0.0,
+    "inference_risk": 0.0,
+    "inference_risk_lower": 0.0,
+    "identifying_headers": 0,
+    "burned_in": 0,
+    "faces": 0,
     "recall": 1.0,
     "recall_lower": 0.96,
+    "least_disguise_recall": 0.9,
 }
+STATED = ("linkability_risk", "inference_risk")  # in a reason, where their lower bounds are too high
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -131,7 +142,15 @@ def test_a_clean_set_passes_with_what_was_shown() -> None:
     [
         ({"identity_matches": 1, "copy_rate": 0.01}, "FAIL", "1 of 100 distinct samples"),
         ({"holdout_matches": 1}, "FAIL", "match one held-out patient"),
-        ({"membership_p": 0.009}, "FAIL", "permutation p = 0.009"),
+        ({"membership_p": 0.003}, "FAIL", "permutation p = 0.009 over 3 tests"),
+        ({"distance_p": 0.0032}, "FAIL", "permutation p = 0.0096 over 3 tests"),
+        ({"density_p": 0.0001}, "FAIL", "permutation p = 0.0003 over 3 tests"),
+        ({"linkability_risk": 0.2, "linkability_risk_lower": 0.01}, "FAIL", "risk 20.0%, at least 1.0%"),
+        ({"inference_risk": 0.3, "inference_risk_lower": 0.02}, "FAIL", "tells the other through the samples"),
+        ({"attribute_risk": 0.3, "attribute_risk_lower": 0.02}, "FAIL", "tells an attribute"),
+        ({"identifying_headers": 1}, "FAIL", "1 findings in headers or names"),
+        ({"burned_in": 2}, "FAIL", "2 samples seem to have text burned"),
+        ({"faces": 1}, "FAIL", "1 samples show a whole head"),
         ({"copy_rate": 0.06}, "FAIL", "6.0% of the samples match"),
         ({"match_excess": 0.06}, "FAIL", "exceeds that to held-out patients by 6.0%"),
         ({"holdout_patients": 5}, "INCONCLUSIVE", "Only 5 held-out patients; the policy needs 20"),
@@ -139,6 +158,7 @@ def test_a_clean_set_passes_with_what_was_shown() -> None:
         ({"samples": 1, "copy_rate_upper": 0.95}, "INCONCLUSIVE", "With 1 distinct samples, up to 95.0% of all"),
         ({"match_excess_upper": 0.051}, "INCONCLUSIVE", "more matches to training"),
         ({"recall": 0.9, "recall_lower": 0.82}, "INCONCLUSIVE", "a lower bound of 0.820"),
+        ({"least_disguise_recall": 0.4}, "INCONCLUSIVE", "Under one disguise it found 40% of them"),
     ],
 )
 def test_each_threshold_decides(changes: dict[str, float], verdict: str, words: str) -> None:
@@ -146,6 +166,31 @@ def test_each_threshold_decides(changes: dict[str, float], verdict: str, words: 
     assert found == verdict
     assert len(reasons) == 1
     assert words in reasons[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"membership_p": 0.0034, "distance_p": 0.0034, "density_p": 0.0034},  # times three is above 0.01
+        {"linkability_risk": 0.2},
+        {"inference_risk": 0.2},
+        {"attribute_risk": 0.2, "attribute_risk_lower": 0.0},
+        {"least_disguise_recall": 0.5},
+    ],
+)
+def test_what_stays_within_its_threshold_passes(changes: dict[str, float]) -> None:
+    assert judge(CLEAN | changes, load_policy("default"))[0] == "PASS"
+
+
+@pytest.mark.parametrize("key", ["identity_matches", "identifying_headers", "burned_in", "faces"])
+def test_an_own_policy_may_allow_a_count(tmp_path: Path, key: str) -> None:
+    policy = load_policy(_write(tmp_path / "own.yaml", thresholds=_with(f"max_{key}", value=2)))
+    assert [judge(CLEAN | {key: count}, policy)[0] for count in (2, 3)] == ["PASS", "FAIL"]
+
+
+def test_an_attribute_risk_needs_both_its_numbers() -> None:
+    with pytest.raises(UsageError, match="attribute_risk_lower"):
+        judge(CLEAN | {"attribute_risk": 0.1}, load_policy("default"))
 
 
 def test_evidence_of_a_leak_outweighs_missing_power() -> None:
@@ -158,8 +203,9 @@ def test_evidence_of_a_leak_outweighs_missing_power() -> None:
 @pytest.mark.parametrize("value", [None, "0", True, float("nan"), float("inf")])
 @pytest.mark.parametrize("key", sorted(CLEAN))
 def test_a_measurement_that_is_no_number_is_refused(key: str, value: object) -> None:
+    high = {f"{key}_lower": 0.1} if key in STATED else {}
     with pytest.raises(UsageError, match=key):
-        judge(CLEAN | {key: value}, load_policy("default"))
+        judge(CLEAN | high | {key: value}, load_policy("default"))
 
 
 def test_judge_changes_nothing() -> None:
