@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,13 +11,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multivariate_normal
 
-from privacy.attack_stats import even_scans, membership_measurements, patient_scores, tail_test
+from privacy.attack_stats import even_scans, membership_measurements, patient_scores, permutation_test, tail_test
 from privacy.attacks.density import density_ratio, log_density, project
 from privacy.attacks.distance import leaks
-from privacy.attacks.membership import membership
+from privacy.attacks.membership import membership, nearest_counts
 from privacy.codes import Codes
+from privacy.margins import Best
 from privacy.policy import load_policy
-from privacy.similarity import Best
 
 Scores = Callable[[Codes], np.ndarray]
 ATTACKS: dict[str, Scores] = {"distance": leaks, "density": density_ratio}
@@ -81,8 +82,8 @@ def test_leaks_of_one_patient_are_compared_with_nothing() -> None:
 def test_leaks_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     given = world(0, copies=5)
     whole = {name: attack(given) for name, attack in ATTACKS.items()}
-    monkeypatch.setattr("privacy.attacks.distance.BLOCK", 700)
-    monkeypatch.setattr("privacy.attacks.density.BLOCK", 700)
+    for name in ATTACKS:  # the package holds functions of these names
+        monkeypatch.setattr(sys.modules[f"privacy.attacks.{name}"], "BLOCK", 700)
     for name, attack in ATTACKS.items():
         assert attack(given) == pytest.approx(whole[name], abs=1e-3)
 
@@ -174,12 +175,46 @@ def test_one_patient_alone_has_no_reference() -> None:
 
 def neighbours(patient: list[int]) -> Best:
     owner = np.array(patient)
-    return Best(owner, owner, np.linspace(0.9, 0.1, len(owner)), np.zeros(len(owner)))
+    score = np.linspace(0.9, 0.1, len(owner))
+    return Best(np.zeros_like(owner), owner, owner, score, score)
 
 
-@pytest.mark.parametrize(("patient", "share"), [([0, -1, 7, 0, -1, 0], 0.75), ([-1, -1], 0.6)])
+@pytest.mark.parametrize(("patient", "share"), [([0, -1, 7, 0, -1, 0], 0.75), ([-1, -1], 0.0)])
 def test_a_sample_without_a_match_counts_for_neither_side(patient: list[int], share: float) -> None:
-    evidence = SimpleNamespace(train=np.arange(6), holdout=np.arange(6, 10), samples_pooled=neighbours(patient))
+    evidence = SimpleNamespace(
+        train=np.arange(6), holdout=np.arange(6, 10), scans=np.ones(10, int), samples_pooled=neighbours(patient)
+    )
     found = membership(evidence, load_policy("default"), np.random.default_rng(0)).measurements
     assert found["member_share"][0] == share
+    assert found["member_share_expected"] == 0.6
     assert 0.1 < found["membership_p"] <= 1
+
+
+def test_copies_of_many_members_are_seen_and_of_one_member_are_not() -> None:
+    member, rng, once = np.arange(30) < 15, np.random.default_rng(0), np.ones(30, int)
+    score = np.linspace(0.5, 0.9, 15)
+    p, each = permutation_test(nearest_counts(np.arange(15), score, np.arange(30)), member, once, rng, 999)
+    assert p == each[0] == pytest.approx(0.001)
+    one = nearest_counts(np.zeros(15, int), score, np.arange(30))
+    p, each = permutation_test(one, member, once, rng, 999)
+    assert p == pytest.approx(0.5, abs=0.06)  # one patient is a member with probability 1 / 2
+    assert each == [p] * 4
+
+
+def test_members_who_were_scanned_more_often_are_compared_with_their_like() -> None:
+    """All members have two scans and all held-out patients one: no label can be exchanged."""
+    counts = nearest_counts(np.arange(6), np.ones(6), np.arange(10))
+    scans = np.where(np.arange(10) < 6, 2, 1)
+    assert permutation_test(counts, np.arange(10) < 6, scans, np.random.default_rng(0), 99)[0] == 1
+
+
+def test_depth_looks_at_the_samples_with_the_largest_scores() -> None:
+    nearest = np.array([10, 11, 12, 13, 14, 0, 1, 2, 3, 4])
+    counts = nearest_counts(nearest, np.linspace(0, 1, 10), np.arange(20))
+    assert counts.sum(1).tolist() == [10, 5, 5, 5]  # five samples at least
+    assert (counts[:, :10].sum(1) / counts.sum(1)).tolist() == [0.5, 1.0, 1.0, 1.0]
+
+
+def test_patients_are_counted_in_the_order_given() -> None:
+    counts = nearest_counts(np.array([40, 7, 40, -1]), np.arange(4.0), np.array([7, 9, 40]))
+    assert counts[0].tolist() == [1, 0, 2]

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, chi2
 
 from privacy import stats
+from privacy.multiplicity import benjamini_hochberg, holm
 
 
 def test_bounds_of_a_rate_without_hits_are_powers_of_alpha() -> None:
@@ -47,58 +48,87 @@ def test_weighted_quantile() -> None:
 
 def test_benjamini_hochberg_rejects_up_to_the_last_that_passes() -> None:
     p = np.array([0.9, 0.01, 0.04, 0.035])  # limits at q = 0.05 by rank: 0.0125, 0.025, 0.0375, 0.05
-    assert stats.benjamini_hochberg(p, 0.05).tolist() == [False, True, False, False]
+    assert benjamini_hochberg(p, 0.05).tolist() == [False, True, False, False]
     p = np.array([0.049, 0.03, 0.04, 0.035])
-    assert stats.benjamini_hochberg(p, 0.05).all()
+    assert benjamini_hochberg(p, 0.05).all()
 
 
 def test_holm_by_hand() -> None:
-    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_exponential_threshold_with_many_observations_is_the_quantile() -> None:
-    level = stats.exponential_threshold(2.0, 1e7, math.exp(-3), 0.95)
-    assert level == pytest.approx(6.0, rel=2e-3)
-    assert stats.exponential_threshold(2.0, 20, math.exp(-3), 0.95) > 7
+def exponential(count: int) -> np.ndarray:
+    """Return evenly spaced quantiles of an exponential variable of mean 1."""
+    return -np.log1p(-(np.arange(count) + 0.5) / count)
 
 
-def test_exponential_threshold_keeps_its_rate() -> None:
-    rng = np.random.default_rng(0)
-    passed = []
-    for _ in range(400):
-        level = stats.exponential_threshold(float(rng.exponential(size=30).mean()), 30, 0.01, 0.95)
-        passed.append(math.exp(-level))  # the true rate at this level
-    assert np.mean(np.array(passed) <= 0.01) == pytest.approx(0.95, abs=0.04)
+def test_tail_threshold_by_hand() -> None:
+    values, weight = np.array([1.0, 2.0, 3.0, 7.0]), np.ones(4)
+    # The median is 2; the mean excess of 3 and 7 is 3, known from two exponential spacings: 4 degrees of freedom.
+    expected = 2 + 3 * 4 / chi2.ppf(0.05, 4) * math.log(0.5 / 0.01)
+    assert stats.tail_threshold(values, weight, 0.01, 0.95) == pytest.approx(expected)
+    scale = (7 - 2) / math.log(0.5 / 0.2)  # the 0.8 quantile is 7
+    expected = 2 + scale * 4 / chi2.ppf(0.05, 4) * math.log(0.5 / 0.01)
+    assert stats.tail_threshold(values, weight, 0.01, 0.95, robust=True) == pytest.approx(expected)
 
 
-def test_normal_threshold_is_not_moved_by_a_few_duplicates() -> None:
-    values = 1 + 0.1 * norm.ppf((np.arange(200) + 0.5) / 200)
-    clean = stats.normal_threshold(values, 200, 1e-4, 0.95, 0.01)
-    values[:10] = 6.0
-    assert 1 + 0.1 * 3.7 < clean < 1 + 0.1 * 5.2
-    assert stats.normal_threshold(values, 200, 1e-4, 0.95, 0.01) == pytest.approx(clean, abs=0.08)
+@pytest.mark.parametrize("robust", [False, True])
+def test_tail_threshold_with_many_values_is_the_quantile(robust: bool) -> None:
+    values = 5 + 2 * exponential(200_000)
+    level = stats.tail_threshold(values, np.ones(len(values)), math.exp(-6), 0.95, robust=robust)
+    assert level == pytest.approx(5 + 2 * 6, rel=0.01)
 
 
-def test_normal_threshold_has_a_least_scale() -> None:
-    assert stats.normal_threshold(np.ones(50), 50, 1e-3, 0.95, 0.02) > 1.06
+@pytest.mark.parametrize(("count", "rate"), [(20, 1e-3), (60, 1e-4)])
+def test_tail_threshold_keeps_its_rate_at_its_confidence(count: int, rate: float) -> None:
+    """The true rate of an exponential variable at level t is exp(-t)."""
+    runs, rng = 2000, np.random.default_rng(0)
+    levels = [stats.tail_threshold(rng.exponential(size=count), np.ones(count), rate, 0.95) for _ in range(runs)]
+    kept = int((np.exp(-np.array(levels)) <= rate).sum())
+    # The median's own error takes a little off: the bound is on the scale alone.
+    assert binom.ppf(0.001, runs, 0.945) <= kept <= binom.ppf(0.999, runs, 0.95)
 
 
-def test_copies_of_many_members_are_seen_and_of_one_member_are_not() -> None:
-    member, rng = np.arange(30) < 15, np.random.default_rng(0)
-    similarity = np.linspace(0.5, 0.9, 15)
-    share, p = stats.member_share_test(np.arange(15), similarity, member, (1.0, 0.5), 999, rng)
-    assert share == [1.0, 1.0]
-    assert p[0] == pytest.approx(0.001)
-    _, p = stats.member_share_test(np.zeros(15, int), similarity, member, (1.0,), 999, rng)
-    assert p[0] == pytest.approx(0.5, abs=0.06)  # one patient is a member with probability 1 / 2
+def test_robust_tail_threshold_ignores_the_size_of_a_tenth_of_outliers() -> None:
+    values, weight, outliers = exponential(300), np.ones(300), np.arange(300) >= 270
+    plain = stats.tail_threshold(values, weight, 1e-4, 0.95, robust=True)
+    assert stats.tail_threshold(np.where(outliers, 1e6, values), weight, 1e-4, 0.95, robust=True) == plain
+    assert stats.tail_threshold(np.where(outliers, 1e6, values), weight, 1e-4, 0.95) > 1e5
 
 
-def test_depth_looks_at_the_most_similar() -> None:
-    nearest = np.array([0, 1, 2, 3, 4, 10, 11, 12, 13, 14])
-    member, similarity = np.arange(20) < 10, np.linspace(1, 0, 10)
-    share, _ = stats.member_share_test(nearest, similarity, member, (1.0, 0.5), 99, np.random.default_rng(0))
-    assert share == [0.5, 1.0]
+def test_robust_tail_threshold_moves_as_its_quantiles_do() -> None:
+    """Outliers at random places leave the others' quantiles at 5/9 and 8/9 where 1/2 and 4/5 were."""
+    values = np.concatenate([exponential(4500), np.full(500, 1e6)])
+    middle, scale = -math.log(4 / 9), math.log(4) / math.log(2.5)
+    expected = middle + scale * 5000 / chi2.ppf(0.05, 5000) * math.log(0.5 / 1e-4)
+    assert stats.tail_threshold(values, np.ones(5000), 1e-4, 0.95, robust=True) == pytest.approx(expected, rel=2e-3)
+    assert scale < 1.6
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_tail_threshold_weighs_a_patient_once(robust: bool) -> None:
+    values = np.random.default_rng(1).exponential(size=24)
+    once = stats.tail_threshold(values, np.ones(24), 1e-3, 0.95, robust=robust)
+    patient = np.repeat(np.arange(24), np.arange(24) % 3 + 1)
+    weight = stats.patient_weights(patient)
+    assert stats.tail_threshold(values[patient], weight, 1e-3, 0.95, robust=robust) == pytest.approx(once)
+    assert stats.tail_threshold(values[patient], np.ones(len(patient)), 1e-3, 0.95, robust=robust) != once
+
+
+def test_tail_threshold_of_equal_values_is_the_value() -> None:
+    assert stats.tail_threshold(np.full(9, 3.0), np.ones(9), 1e-3, 0.95) == 3.0
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_tail_threshold_grows_with_scale_confidence_and_rarity(robust: bool) -> None:
+    values, weight = np.random.default_rng(2).exponential(size=30), np.ones(30)
+
+    def level(factor: float = 1.0, rate: float = 1e-3, confidence: float = 0.95) -> float:
+        return stats.tail_threshold(10 + factor * values, weight, rate, confidence, robust=robust)
+
+    assert level(2.0) - 10 == pytest.approx(2 * (level() - 10))
+    assert level(rate=1e-4) > level() < level(confidence=0.99)
 
 
 @pytest.mark.parametrize(("detection", "count"), [(0.96, 1), (0.9, 2), (0.5, 5), (0.0, 0)])
