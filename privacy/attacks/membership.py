@@ -26,14 +26,14 @@ def membership(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> 
     member = np.arange(len(patients)) < len(evidence.train)
     counts = nearest_counts(evidence.samples_pooled.patient, evidence.samples_pooled.score, patients)
     p, each = permutation_test(counts, member, evidence.scans, rng)
-    sizes = np.maximum(counts.sum(1), 1)
+    sizes, expected = counts.sum(1), float(member.mean())
     return AttackResult(
         {
             "membership_p": p,
-            "member_share": (counts @ member / sizes).tolist(),
+            "member_share": np.where(sizes > 0, counts @ member / np.maximum(sizes, 1), expected).tolist(),
             "member_share_depth": list(DEPTHS),
             "member_share_p": each,
-            "member_share_expected": float(member.mean()),
+            "member_share_expected": expected,
             "membership_smallest_patients": _smallest(member, policy.thresholds["min_membership_p"]),
         },
         {},

@@ -179,7 +179,7 @@ def neighbours(patient: list[int]) -> Best:
     return Best(np.zeros_like(owner), owner, owner, score, score)
 
 
-@pytest.mark.parametrize(("patient", "share"), [([0, -1, 7, 0, -1, 0], 0.75), ([-1, -1], 0.0)])
+@pytest.mark.parametrize(("patient", "share"), [([0, -1, 7, 0, -1, 0], 0.75), ([-1, -1], 0.6)])
 def test_a_sample_without_a_match_counts_for_neither_side(patient: list[int], share: float) -> None:
     evidence = SimpleNamespace(
         train=np.arange(6), holdout=np.arange(6, 10), scans=np.ones(10, int), samples_pooled=neighbours(patient)
