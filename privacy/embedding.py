@@ -32,6 +32,7 @@ BANDS = ((0.6, 1.5), (1.0, 4.0))  # inner and outer widths, embedding voxels
 LESSONS = 600
 NUISANCES = 320
 REST_DIRECTIONS = 4  # times the nuisances: over how many more directions their remaining variance is spread
+LEAST_VARIANCE = 1e-6  # of the largest; below it a direction is rounding error, and not orthogonal to the others
 INSIDE = 0.5
 CHUNK = 32
 METHOD = "atlas-fisher-1"  # changes when the same scans would give another embedding
@@ -133,7 +134,7 @@ def nuisances(spread: Tensor) -> tuple[Tensor, Tensor]:
         rest / (variance + rest), where the rest is the variance of the other directions.
     """
     variance, vector = torch.linalg.eigh(spread @ spread.T / len(spread))
-    count = min(NUISANCES, len(spread) - 1)
+    count = min(NUISANCES, len(spread) - 1, int((variance > LEAST_VARIANCE * variance.max()).sum()))
     kept = variance.flip(0)[:count].clamp_min(0)
     rest = (variance.sum() - kept.sum()).clamp_min(1e-9) / (REST_DIRECTIONS * NUISANCES)
     direction = normalize((spread.T @ vector.flip(1)[:, :count]).T, dim=1)
