@@ -112,7 +112,8 @@ def _refuse_places(sources: dict[str, Source], out: Path | None) -> None:
         if folder == again:
             raise UsageError(f"{role} and {other} are the same folder", found=str(folder), expected="three sets")
     for role, folder in folders.items():
-        if out is not None and out.resolve().is_relative_to(folder):
+        places = (folder, Path(str(sources[role])).resolve())  # the images, and the dataset that they are part of
+        if out is not None and any(out.resolve().is_relative_to(place) for place in places):
             raise UsageError(
                 f"The reports would lie within the {role} set",
                 found=str(out),
@@ -124,7 +125,7 @@ def _examine(sets: Sequence[Collection], policy: Policy, seed: int, cache: Path 
     train, holdout, synthetic = (part.scans for part in sets)
     notes = tuple(f"{role}: {note}" for role, part in zip(ROLES, sets, strict=True) for note in part.notes)
     samples = distinct(synthetic)
-    space = _common_space(train + holdout, samples)
+    space = _common_space(train, holdout, samples)
     cleaned = clean(_real(train, holdout, space, seed, cache, show), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
     pooled = cleaned.kept.copy()
@@ -202,19 +203,20 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _common_space(real: Sequence[Scan], samples: Sequence[Scan]) -> Space:
-    """Plan the grids from the real scans; refuse samples that show a field of another size."""
-    extents, others = _extents(real), _extents(samples)
-    ratio = np.median(others, 0) / np.median(extents, 0)
-    if ratio.max() > FIELD_RATIO or ratio.min() < 1 / FIELD_RATIO:
-        raise InputError(
-            "The synthetic volumes show a field of another size than the training scans",
-            found=f"medians {_mm(others)}",
-            expected=f"about {_mm(extents)}",
-            next_step="Check voxel sizes and cropping; unlike fields are not compared",
-        )
-    native = float(np.median([np.median(scan.spacing) for scan in real]))
-    return plan_space(extents, native)
+def _common_space(train: Sequence[Scan], holdout: Sequence[Scan], samples: Sequence[Scan]) -> Space:
+    """Plan the grids from the real scans; refuse held-out scans or samples that show a field of another size."""
+    extents, held_out = _extents(train), _extents(holdout)
+    for role, others in (("held-out", held_out), ("synthetic", _extents(samples))):
+        ratio = np.median(others, 0) / np.median(extents, 0)
+        if ratio.max() > FIELD_RATIO or ratio.min() < 1 / FIELD_RATIO:
+            raise InputError(
+                f"The {role} volumes show a field of another size than the training scans",
+                found=f"medians {_mm(others)}",
+                expected=f"about {_mm(extents)}",
+                next_step="Check voxel sizes and cropping; unlike fields are not compared",
+            )
+    native = float(np.median([np.median(scan.spacing) for scan in (*train, *holdout)]))
+    return plan_space(np.concatenate([extents, held_out]), native)
 
 
 def _extents(scans: Sequence[Scan]) -> NDArray[np.float64]:
