@@ -18,7 +18,11 @@ from torch import Tensor
 FINE_CELLS = 34  # working voxels along the longest median extent
 COARSE_STEP = 8 / 3  # coarse voxel over fine voxel
 INNER, OUTER_FINE, OUTER_COARSE = 0.7, 3.0, 1.5  # widths of the neighbourhoods, voxels
-EDGE = 3  # voxels by which the edge of the content is followed inwards
+DARK = 0.05  # of the range above the darkest: still margin
+EDGE, EDGE_WIDTH = (
+    0.25,
+    3,
+)  # share of the nearby brightness where the content ends; voxels by which its edge is followed
 LEVELS = 129  # quantiles that ranks are interpolated between
 FLATNESS = 0.1  # share of the typical variance added, so that noise in flat regions is not blown up
 
@@ -71,7 +75,7 @@ def content(volume: Array) -> NDArray[np.bool_]:
     Zero padding, air round a head and the empty corners of a rotated copy are margin; a dark structure inside, or a
     crop without any margin, is content. Noise, blur and gamma hardly move the edge: intensities are first brought to
     a common power, the margin may be as noisy as the whole volume is, and its edge is where the nearby content falls
-    to half of its brightness.
+    to a quarter of its brightness.
     """
     mask = _inside(volume)
     if mask.mean() > 0.98:
@@ -81,25 +85,33 @@ def content(volume: Array) -> NDArray[np.bool_]:
 
 
 def _inside(volume: Array) -> NDArray[np.bool_]:
-    unit = _common_power(volume)
+    unit, padding = _common_power(volume), _padding(volume)
     smooth = ndimage.gaussian_filter(unit, 1.0)
     noise = 1.4826 * float(np.median(np.abs(unit - smooth)))
-    low = float(np.percentile(smooth, 0.2))
-    dark = np.pad(smooth <= low + max(0.05, 1.0 * noise), 3, constant_values=True)
+    low = float(np.percentile(smooth[~padding], 0.2)) if not padding.all() else 0.0
+    dark = np.pad((smooth <= low + max(DARK, noise)) | padding, 3, constant_values=True)
     labels, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((3, 3, 3)), border_value=1))
     margin = labels == labels[0, 0, 0]
-    # The smoothing moved the edge outwards by two or three voxels: follow it back to half of the nearby brightness.
-    half = low + 0.25 * (ndimage.maximum_filter(smooth, 7) - low)
-    margin = ndimage.binary_dilation(margin, iterations=EDGE, mask=margin | np.pad(smooth < half, 3))
+    # The smoothing moved the edge outwards by two or three voxels: follow it back towards the nearby brightness.
+    edge = low + EDGE * (ndimage.maximum_filter(smooth, 7) - low)
+    margin = ndimage.binary_dilation(margin, iterations=EDGE_WIDTH, mask=margin | np.pad(smooth < edge, 3))
     return ~margin[3:-3, 3:-3, 3:-3]
 
 
+def _padding(volume: Array) -> NDArray[np.bool_]:
+    """Return the voxels that hold the one value most of all corners have, and reach the border."""
+    corners = volume[:: volume.shape[0] - 1, :: volume.shape[1] - 1, :: volume.shape[2] - 1].ravel()
+    values, counts = np.unique(corners, return_counts=True)
+    labels, _ = ndimage.label(np.pad(volume == values[counts.argmax()], 1, constant_values=True))
+    return (labels == labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
+
+
 def _common_power(volume: Array) -> Array:
-    """Scale to [0, 1] and raise to the power that takes the upper quartile to one half: gamma leaves no trace."""
-    low, upper, high = np.percentile(volume, [0.5, 75, 99.5])
-    unit = np.clip((volume - low) / max(float(high - low), 1e-12), 0, 1)
-    middle = float(np.clip((upper - low) / max(float(high - low), 1e-12), 0.02, 0.98))
-    return (unit ** np.clip(np.log(0.5) / np.log(middle), 0.25, 4)).astype(np.float32)
+    """Scale to [0, 1] and raise to the power that takes the typical bright voxel to one half: gamma leaves no trace."""
+    low, high = np.percentile(volume, [0.5, 99.5])
+    unit = np.clip((volume - low) / max(float(high - low), 1e-12), 0, 1).astype(np.float32)
+    bright = float(np.clip(np.median(unit[unit >= unit.mean()]), 0.02, 0.98))
+    return unit ** np.float32(np.clip(np.log(0.5) / np.log(bright), 0.25, 4))
 
 
 def crop_to_content(volume: Array) -> tuple[Array, NDArray[np.bool_]]:

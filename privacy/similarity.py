@@ -1,8 +1,9 @@
 """How alike are two scans, whatever their margins, intensities and pose: the search that every comparison uses.
 
-The embedding proposes, by an exact inner-product search over all gallery scans. The best candidates are registered to
-the query, from the poses that the atlas gives and from none, and correlated over the content that both share, as a
-whole and in halves. These similarities are the evidence on each pair; `margins` weighs it.
+The embedding proposes, by an exact inner-product search over all gallery scans, and so does a coarse search that needs
+no atlas. The best candidates are registered to the query, from every pose that the two suggest, and correlated over
+the content that both share, as a whole and in halves. These similarities are the evidence on each pair; `margins`
+weighs it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from privacy.atlas import Laid
+from privacy.coarse import Coarse, coarse_search
 from privacy.embedding import Embedding
 from privacy.features import COARSE_STEP, INNER, OUTER_FINE, Features, Space, normalise_locally
 from privacy.poses import SIGNS, mirror_all
@@ -23,7 +25,8 @@ from privacy.registration import INSIDE, MIN_OVERLAP, Template, build_template, 
 
 FINE_POINTS, COARSE_POINTS = 4000, 1500
 STEPS = 8
-CANDIDATES, PER_PATIENT = 8, 2
+BY_CODE, BY_COARSE, PER_PATIENT = 6, 4, 2
+CANDIDATES = BY_CODE + BY_COARSE
 BATCH = 32
 NONE = -2.0  # below any correlation
 VIEWS = ("embedding", "registered", "half")
@@ -165,11 +168,16 @@ def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> tuple[Tens
 
 def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[Matches]:
     alike = (queries.codes @ gallery.codes[:, 0].T).amax(1)
-    candidates = [few_a_patient(torch.where(side, alike, NONE), gallery.patient, CANDIDATES) for side in sides]
+    coarse = coarse_search(queries.features.coarse, gallery.coarse)
+    candidates = [
+        few_a_patient(torch.where(side, alike, NONE), gallery.patient, BY_CODE)
+        | few_a_patient(torch.where(side, coarse.score, NONE), gallery.patient, BY_COARSE)
+        for side in sides
+    ]
     rows, members = torch.stack(candidates).any(0).nonzero(as_tuple=True)
     if not len(rows):
         return [_no_matches(len(alike)) for _ in sides]
-    mirror, pose = _register(queries, gallery, rows, members)
+    mirror, pose = _register(queries, gallery, coarse, rows, members)
     moving = mirror_all(queries.features.intensity[rows], mirror)
     whole, half = joint_correlation(gallery.features.intensity[members], moving, pose)
     views = torch.stack([alike[rows, members], whole, half], 1)
@@ -178,11 +186,13 @@ def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) ->
     return [_gather(torch.where(allowed, place, -1), views, mirror, pose) for allowed in candidates]
 
 
-def _register(queries: Queries, gallery: Gallery, rows: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    """Register pairs from every pose that the atlas suggests, and from none; return the best mirror image and pose."""
+def _register(
+    queries: Queries, gallery: Gallery, coarse: Coarse, rows: Tensor, members: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Register pairs from every pose that the atlas and the coarse search suggest; return the best mirror and pose."""
     scans, laid = queries.features, queries.laid
     starts = [start_poses(laid, h, gallery.laid, rows, members) for h in range(laid.mirror.shape[1])]
-    starts.append((torch.zeros_like(rows), torch.eye(4).expand(len(rows), 4, 4)))
+    starts.append(coarse.poses(rows, members))
     tried = [
         register(gallery.coarse, members, mirror_all(scans.coarse[rows], mirror), pose, STEPS)
         for mirror, pose in starts

@@ -1,0 +1,87 @@
+"""A search that needs no common anatomy: every query against every gallery scan over mirror images, turns and shifts.
+
+All of it is matrix products at the coarse resolution. Where the scans of a cohort have no common pose, so that an atlas
+cannot tell how one lies, this finds the candidates that the embedding misses.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privacy.poses import MIRRORS, SHIFTS, flip
+from privacy.registration import Template, grid_points, warp
+
+ANGLE, ZOOM = np.deg2rad(9.0), 0.9
+LEAST_OVERLAP = 0.5  # of the smaller content
+NONE = -1.0
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """The best coarse correlation of each query (n) with each gallery scan (G), and where it was found.
+
+    Attributes
+    ----------
+    score : Tensor, shape (n, G)
+    start, shift : Tensor, shape (n, G), int64
+        Indices into `starts` and `poses.SHIFTS`.
+    """
+
+    score: Tensor
+    start: Tensor
+    shift: Tensor
+
+    def poses(self, rows: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mirror images, shape (B,), and the poses, shape (B, 4, 4), of pairs on the coarse grid."""
+        index = self.start[rows, members]
+        back = torch.eye(4).repeat(len(rows), 1, 1)
+        back[:, :3, 3] = -torch.tensor(SHIFTS, dtype=torch.float32)[self.shift[rows, members]]
+        mirror = torch.tensor([MIRRORS.index(mirror) for mirror, _ in starts()])[index]
+        return mirror, torch.stack([matrix for _, matrix in starts()])[index] @ back
+
+
+def coarse_search(coarse: Tensor, gallery: Template) -> Coarse:
+    """Correlate queries, shape (n, 2, D, H, W), with every gallery scan over all starting poses and shifts."""
+    target, inside = gallery.features.flatten(1), gallery.mask.flatten(1)
+    right = torch.cat([inside, target * target]).T.contiguous()
+    best = torch.full((len(coarse), len(target)), 2 * NONE)
+    start, shift = torch.zeros_like(best, dtype=torch.int64), torch.zeros_like(best, dtype=torch.int64)
+    points = grid_points(gallery.shape)
+    for p, (mirror, matrix) in enumerate(starts()):
+        moved, mask = warp(flip(coarse, mirror), matrix.expand(len(coarse), 4, 4), points)
+        hard = (mask > LEAST_OVERLAP).float()
+        posed = torch.stack([moved * hard, hard], 1).view(len(coarse), 2, *gallery.shape)
+        for s, step in enumerate(SHIFTS):
+            score = _masked_correlation(torch.roll(posed, step, (2, 3, 4)), target, right)
+            better = score > best
+            best = torch.where(better, score, best)
+            start[better], shift[better] = p, s
+    return Coarse(best, start, shift)
+
+
+def starts() -> list[tuple[tuple[bool, ...], Tensor]]:
+    """List the starting poses: every mirror image, and rotations and zooms of those along at most one axis."""
+    turned = []
+    for i, j in ((1, 2), (2, 0), (0, 1)):
+        for angle in (-ANGLE, ANGLE):
+            matrix = torch.eye(4)
+            matrix[i, i] = matrix[j, j] = float(np.cos(angle))
+            matrix[i, j], matrix[j, i] = -float(np.sin(angle)), float(np.sin(angle))
+            turned.append(matrix)
+    turned += [torch.diag(torch.tensor([z, z, z, 1.0])) for z in (ZOOM, 1 / ZOOM)]
+    simple = [mirror for mirror in MIRRORS if sum(mirror) <= 1]
+    return [(mirror, torch.eye(4)) for mirror in MIRRORS] + list(itertools.product(simple, turned))
+
+
+def _masked_correlation(posed: Tensor, target: Tensor, right: Tensor) -> Tensor:
+    features, mask = posed[:, 0].flatten(1), posed[:, 1].flatten(1)
+    overlap, energy = (mask @ right).chunk(2, 1)
+    own = (features * features).sum(1, keepdim=True) * overlap / mask.sum(1, keepdim=True).clamp_min(1)
+    score = features @ target.T / (own * energy).clamp_min(1e-9).sqrt()
+    area = torch.minimum(mask.sum(1, keepdim=True), right[:, : len(target)].sum(0))
+    return torch.where(overlap >= LEAST_OVERLAP * area, score, NONE)
