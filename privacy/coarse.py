@@ -46,7 +46,10 @@ class Coarse:
 
 
 def coarse_search(coarse: Tensor, gallery: Template) -> Coarse:
-    """Correlate queries, shape (n, 2, D, H, W), with every gallery scan over all starting poses and shifts."""
+    """Correlate queries, shape (n, 2, D, H, W), with every gallery scan over all starting poses and shifts.
+
+    A turned or scaled pose is shifted along one axis at a time.
+    """
     target, inside = gallery.features.flatten(1), gallery.mask.flatten(1)
     right = torch.cat([inside, target * target]).T.contiguous()
     best = torch.full((len(coarse), len(target)), 2 * NONE)
@@ -56,7 +59,10 @@ def coarse_search(coarse: Tensor, gallery: Template) -> Coarse:
         moved, mask = warp(flip(coarse, mirror), matrix.expand(len(coarse), 4, 4), points)
         hard = (mask > LEAST_OVERLAP).float()
         posed = torch.stack([moved * hard, hard], 1).view(len(coarse), 2, *gallery.shape)
+        upright = bool((matrix == torch.eye(4)).all())
         for s, step in enumerate(SHIFTS):
+            if not upright and sum(map(abs, step)) > 1:
+                continue
             score = _masked_correlation(torch.roll(posed, step, (2, 3, 4)), target, right)
             better = score > best
             best = torch.where(better, score, best)

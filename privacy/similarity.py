@@ -28,6 +28,7 @@ STEPS = 8
 BY_CODE, BY_COARSE, PER_PATIENT = 6, 4, 2
 CANDIDATES = BY_CODE + BY_COARSE
 BATCH = 32
+PAIRS = 8  # compared at a time: what the processor's cache holds
 NONE = -2.0  # below any correlation
 VIEWS = ("embedding", "registered", "half")
 
@@ -136,7 +137,7 @@ def join(parts: list[Matches]) -> Matches:
     return Matches(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
-def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> Tensor:
     """Correlate pairs of scans over the content they share, each normalised within it.
 
     Parameters
@@ -148,7 +149,7 @@ def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> tuple[Tens
 
     Returns
     -------
-    whole, half : Tensor, shape (B,)
+    Tensor, shape (B, 2)
         Over everything, and over the best of the six halves on either side of the grid's centre. Scaled down in
         proportion where less than half of the smaller content is shared.
     """
@@ -163,7 +164,7 @@ def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> tuple[Tens
     value = ((a * b) @ parts) / energy.clamp_min(1e-12).sqrt()
     area = torch.minimum(fixed[:, 1].flatten(1).sum(1), moving[:, 1].flatten(1).sum(1))
     covered = (shared.flatten(1).sum(1) / (MIN_OVERLAP * area).clamp_min(1)).clamp(max=1)
-    return value[:, 0] * covered, value[:, 1:].amax(1) * covered
+    return torch.stack([value[:, 0], value[:, 1:].amax(1)], 1) * covered[:, None]
 
 
 def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[Matches]:
@@ -178,9 +179,15 @@ def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) ->
     if not len(rows):
         return [_no_matches(len(alike)) for _ in sides]
     mirror, pose = _register(queries, gallery, coarse, rows, members)
-    moving = mirror_all(queries.features.intensity[rows], mirror)
-    whole, half = joint_correlation(gallery.features.intensity[members], moving, pose)
-    views = torch.stack([alike[rows, members], whole, half], 1)
+    parts = [
+        joint_correlation(
+            gallery.features.intensity[members[few]],
+            mirror_all(queries.features.intensity[rows[few]], mirror[few]),
+            pose[few],
+        )
+        for few in torch.arange(len(rows)).split(PAIRS)
+    ]
+    views = torch.cat([alike[rows, members, None], torch.cat(parts)], 1)
     place = torch.full_like(alike, -1, dtype=torch.int64)
     place[rows, members] = torch.arange(len(rows))
     return [_gather(torch.where(allowed, place, -1), views, mirror, pose) for allowed in candidates]

@@ -140,7 +140,7 @@ def _prepared(train: list[Scan], holdout: list[Scan], cache: Path | None = None)
 
 
 def test_sides_and_order_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "LESSONS", 32)
+    monkeypatch.setattr(embedding, "LESSONS", 12)
     people = records(scans(range(6)))
     first = _prepared(people[:4], people[4:])
     assert same(_prepared(people[4:], people[:4]), first)
@@ -148,7 +148,7 @@ def test_sides_and_order_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_code_belongs_to_its_scan_whatever_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "LESSONS", 32)
+    monkeypatch.setattr(embedding, "LESSONS", 12)
     people = records(scans(range(6)))
     order = [5, 1, 3, 0, 4, 2]
     show = partial(suite._bar, hidden=True)
@@ -191,7 +191,7 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seeds.append(seed)
         return learn(real, given, space, seed, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(embedding, "LESSONS", 16)
+    monkeypatch.setattr(embedding, "LESSONS", 12)
     monkeypatch.setattr(embedding, "learn", counted)
     return seeds
 
@@ -250,7 +250,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, lessons: list[int], mo
 
 
 def test_scans_of_unlike_shapes_are_learned_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "LESSONS", 16)
+    monkeypatch.setattr(embedding, "LESSONS", 12)
     people = [scan(0), np.pad(scan(1), 1, mode="edge"), scan(2)[1:, :-2]]
     found = learn(features(people), records(people), SPACE, 0)
     assert torch.isfinite(found.mean).all()

@@ -1,124 +1,53 @@
-"""Features, registration and search on made-up scans with known transforms."""
+"""The search on made-up scans: disguised ones find their source, other people have no margin, sides stay apart."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from privacy_scans import SHAPE, scan, scans
+from privacy_scans import features, gallery, scan, scans
 from scipy import ndimage
 
-from privacy.features import Features, content, crop_to_content, extract, join_features, normalise_locally, plan_space
-from privacy.registration import build_template, generators, grid_points, register, warp
+from privacy.atlas import Laid
+from privacy.margins import Margins, margins, weigh
+from privacy.poses import MIRRORS, flip, mirror_all
+from privacy.registration import grid_points, warp
 from privacy.similarity import (
-    CEILING,
-    MIRRORS,
+    CANDIDATES,
+    NONE,
+    PER_PATIENT,
     Gallery,
     Matches,
-    best,
-    build_gallery,
-    coarse_search,
+    Queries,
+    few_a_patient,
+    join,
     joint_correlation,
-    refine,
+    match,
+    start_poses,
 )
 
-SPACE = plan_space(np.array([SHAPE], dtype=float), 1.0)
-
-
-def _features(volumes: list[np.ndarray]) -> Features:
-    return join_features([extract(np.asarray(v, np.float32), (1.0, 1.0, 1.0), SPACE) for v in volumes])
+PEOPLE = range(8)
 
 
 @pytest.fixture(scope="module")
-def gallery() -> Gallery:
-    return build_gallery(_features(scans(range(8))), np.arange(8), SPACE)
+def real() -> Gallery:
+    return gallery(scans(PEOPLE))
 
 
-def _search(volumes: list[np.ndarray], gallery: Gallery) -> Matches:
-    queries = _features(volumes)
-    everything = torch.ones(len(queries), len(gallery), dtype=torch.bool)
-    return refine(queries, gallery, coarse_search(queries, gallery), [everything])[0]
+def _queries(volumes: list[np.ndarray], real: Gallery) -> Queries:
+    seen = features(volumes)
+    return Queries(seen, *real.embedding.encode(seen))
 
 
-def test_a_margin_is_no_content_and_a_dark_hole_is() -> None:
-    volume = np.zeros((20, 20, 20), np.float32)
-    volume[4:16, 5:17, 3:15] = 1 + 0.1 * scan(1)[:12, :12, :12]
-    volume[9:12, 9:12, 8:11] = 0
-    mask = content(volume)
-    assert mask[10, 10, 9]
-    assert not mask[0].any()
-    assert not mask[:, :, -3:].any()
-    assert crop_to_content(volume)[0].shape == pytest.approx((12, 12, 12), abs=2)
+def _search(volumes: list[np.ndarray], real: Gallery) -> Matches:
+    everything = torch.ones(len(volumes), len(real), dtype=torch.bool)
+    return match(_queries(volumes, real), real, [everything])[0]
 
 
-def test_a_crop_without_a_margin_is_all_content() -> None:
-    assert content(scan(0)).mean() > 0.97
-
-
-def test_local_normalisation_ignores_scale_and_offset() -> None:
-    values = torch.from_numpy(scan(0).copy())[None]
-    mask = torch.ones_like(values)
-    plain = normalise_locally(values, mask, 0.7, 3.0)
-    assert torch.allclose(plain, normalise_locally(5000 * values + 70, mask, 0.7, 3.0), atol=2e-2)
-    assert plain.std() == pytest.approx(0.9, abs=0.2)
-
-
-def test_what_lies_outside_the_mask_has_no_influence() -> None:
-    values = torch.from_numpy(scan(0).copy())[None]
-    mask = torch.zeros_like(values)
-    mask[:, 4:14, 4:18, 3:13] = 1
-    changed = torch.where(mask > 0, values, 100.0)
-    assert torch.allclose(normalise_locally(values, mask, 0.7, 3.0), normalise_locally(changed, mask, 0.7, 3.0))
-
-
-def test_generators_move_by_one_voxel_at_the_radius() -> None:
-    basis = generators(6.0)
-    point = torch.tensor([6.0, 0.0, 0.0, 1.0])
-    assert (basis[1] @ point)[:3].norm() == pytest.approx(1.0)
-    assert (basis[6] @ point)[:3].tolist() == pytest.approx([1.0, 0.0, 0.0])
-    assert (basis[0] @ point)[:3].norm() == 0
-
-
-def test_registration_recovers_a_known_pose() -> None:
-    volume = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((20, 24, 18)), 2).astype(np.float32)
-    fixed = torch.from_numpy(volume / volume.std())[None]
-    template = build_template(fixed, torch.ones_like(fixed), 3000)
-    angle = np.deg2rad(5)
-    known = torch.eye(4)
-    known[0, 0] = known[1, 1] = float(np.cos(angle))
-    known[0, 1], known[1, 0] = -float(np.sin(angle)), float(np.sin(angle))
-    known[:3, 3] = torch.tensor([1.0, -0.6, 0.4])
-    points = grid_points((20, 24, 18))
-    both = torch.stack([fixed, torch.ones_like(fixed)], 1)
-    moved, inside = warp(both, torch.linalg.inv(known)[None], points)
-    query = torch.stack([moved.view(fixed.shape), (inside > 0.99).float().view(fixed.shape)], 1)
-    score, pose = register(template, torch.tensor([0]), query, torch.eye(4)[None], 12)
-    assert score.item() > 0.97
-    assert torch.allclose(pose[0], known, atol=0.08)
-
-
-def test_a_scan_correlates_fully_with_itself_and_its_rescaling() -> None:
-    own, other = _features([scan(0), 1000 * scan(0)]), _features([scan(1), scan(1)])
-    eye = torch.eye(4).repeat(2, 1, 1)
-    assert joint_correlation(own.intensity, own.intensity.flip(0), eye).tolist() == pytest.approx([1, 1], abs=1e-3)
-    assert joint_correlation(own.intensity, other.intensity, eye).max() < 0.7
-
-
-def test_little_overlap_lowers_the_correlation() -> None:
-    own = _features([scan(0)])
-    far = torch.eye(4)[None].clone()
-    far[0, 0, 3] = 0.9 * SHAPE[0]
-    assert joint_correlation(own.intensity, own.intensity, far).abs().item() < 0.3
-
-
-def test_best_measures_the_margin_over_the_best_other_patient() -> None:
-    index = np.array([[0, 1, 2, -1], [3, -1, -1, -1], [-1, -1, -1, -1]])
-    score = np.array([[0.9, 0.8, 0.5, -1], [1.0, -1, -1, -1], [-1.0, -1, -1, -1]])
-    found = best(Matches(index, score, np.zeros_like(index), np.zeros((3, 4, 4, 4))), np.array([7, 7, 8, 9]))
-    assert found.patient.tolist() == [7, 9, -1]
-    assert found.margin[0] == pytest.approx(np.arctanh(0.9) - np.arctanh(0.5))
-    assert found.margin[1] == pytest.approx(np.arctanh(CEILING))
-    assert found.margin[2] == 0
+def _margins(matches: Matches, real: Gallery) -> Margins:
+    return margins(matches, real.patient, weigh(np.ones(3)))
 
 
 @pytest.mark.parametrize(
@@ -136,44 +65,132 @@ def test_best_measures_the_margin_over_the_best_other_patient() -> None:
     ],
     ids=["same", "scale", "gamma", "mirror", "point", "roll", "margins", "blur", "rotation"],
 )
-def test_a_disguised_scan_finds_its_source(gallery: Gallery, change: object) -> None:
-    matches = _search([change(scan(k)) for k in (2, 5)], gallery)  # type: ignore[operator]
-    found = best(matches, gallery.patient)
-    assert found.scan.tolist() == [2, 5]
+def test_a_disguised_scan_finds_its_source(real: Gallery, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    matches = _search([change(scan(k)) for k in (2, 5)], real)
+    found = _margins(matches, real)
+    assert found.scan.tolist() == [[2, 2], [5, 5]]
     assert found.margin.min() > 0.8
+    assert (matches.views[:, 0, 1:] > 0.9).all()
 
 
-def test_other_people_have_no_margin(gallery: Gallery) -> None:
-    assert best(_search(scans(range(50, 58)), gallery), gallery.patient).margin.max() < 0.4
+def test_other_people_have_no_margin(real: Gallery) -> None:
+    assert _margins(_search(scans(range(50, 58)), real), real).margin.max() < 0.8
 
 
-def test_a_mirror_image_is_named_as_one(gallery: Gallery) -> None:
-    matches = _search([scan(4)[:, ::-1]], gallery)
-    assert MIRRORS[int(matches.mirror[0, 0])] == (False, True, False)
+@pytest.mark.parametrize("mirror", [(False, True, False), (True, False, True)])
+def test_a_mirror_image_is_named_as_one(real: Gallery, mirror: tuple[bool, ...]) -> None:
+    axes = [axis for axis, on in enumerate(mirror) if on]
+    matches = _search([np.flip(scan(4), axes)], real)
+    assert matches.index[0, 0] == 4
+    assert MIRRORS[int(matches.mirror[0, 0])] == mirror
 
 
-def test_a_side_is_searched_as_if_alone(gallery: Gallery) -> None:
-    queries = _features(scans(range(3)))
-    coarse = coarse_search(queries, gallery)
-    sides = [torch.arange(8).expand(3, 8) < 4, torch.arange(8).expand(3, 8) >= 4, torch.zeros(3, 8, dtype=torch.bool)]
-    together = refine(queries, gallery, coarse, sides)
+def test_the_pose_lays_the_query_over_its_source(real: Gallery) -> None:
+    queries = _queries([ndimage.shift(scan(6)[::-1], (0, 1.5, -1), order=1, mode="nearest")], real)
+    matches = match(queries, real, [torch.ones(1, len(real), dtype=torch.bool)])[0]
+    place = int(np.flatnonzero(matches.index[0] == 6)[0])
+    moving = flip(queries.features.intensity, MIRRORS[int(matches.mirror[0, place])])
+    pose = torch.from_numpy(matches.pose[:1, place]).float()
+    whole, half = joint_correlation(real.features.intensity[[6]], moving, pose)
+    assert [whole.item(), half.item()] == pytest.approx(matches.views[0, place, 1:].tolist(), abs=1e-4)
+    moved, inside = warp(moving, pose, grid_points(real.space.fine))
+    source = real.features.intensity[6].flatten(1)
+    shared = (inside[0] > 0.9) & (source[1] > 0)
+    assert torch.corrcoef(torch.stack([moved[0, shared], source[0, shared]]))[0, 1] > 0.9
+
+
+def test_candidates_are_named_once_best_by_embedding_first(real: Gallery) -> None:
+    matches = _search(scans(range(50, 54)), real)
+    for index, views in zip(matches.index, matches.views, strict=True):
+        named = index[index >= 0]
+        assert len(set(named.tolist())) == len(named)
+        assert (np.diff(views[: len(named), 0]) <= 0).all()
+        assert (index[len(named) :] == -1).all()
+        assert (views[len(named) :] == -1).all()
+
+
+def test_the_first_view_is_the_inner_product_of_the_codes(real: Gallery) -> None:
+    queries = _queries(scans(range(50, 53)), real)
+    matches = match(queries, real, [torch.ones(3, len(real), dtype=torch.bool)])[0]
+    alike = torch.einsum("nhd,gd->nhg", queries.codes, real.codes[:, 0]).amax(1).numpy()
+    for row, (index, views) in enumerate(zip(matches.index, matches.views, strict=True)):
+        assert views[index >= 0, 0] == pytest.approx(alike[row, index[index >= 0]], abs=1e-5)
+
+
+def test_a_side_is_searched_as_if_alone(real: Gallery) -> None:
+    queries, numbers = _queries(scans(range(3)), real), torch.arange(8).expand(3, 8)
+    sides = [numbers < 4, numbers >= 4, torch.zeros(3, 8, dtype=torch.bool)]
+    together = match(queries, real, sides)
     for side, matches in zip(sides, together, strict=True):
-        alone = refine(queries, gallery, coarse, [side])[0]
+        alone = match(queries, real, [side])[0]
         assert np.array_equal(matches.index, alone.index)
-        assert np.allclose(matches.score, alone.score, atol=1e-5)
+        assert np.allclose(matches.views, alone.views, atol=1e-5)
+        assert np.array_equal(matches.mirror, alone.mirror)
     assert (together[0].index < 4).all()
+    assert (np.isin(together[1].index, (-1, 4, 5, 6, 7))).all()
     assert (together[2].index == -1).all()
+    assert (together[2].views == -1).all()
+
+
+def test_queries_are_searched_as_if_alone(real: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = scans(range(20, 25))
+    whole = _search(volumes, real)
+    monkeypatch.setattr("privacy.similarity.BATCH", 2)
+    parts = _search(volumes, real)
+    joined = join([_search(volumes[:1], real), _search(volumes[1:], real)])
+    for other in (parts, joined):
+        assert np.array_equal(other.index, whole.index)
+        assert np.allclose(other.views, whole.views, atol=1e-4)
 
 
 def test_scans_of_one_patient_leave_room_for_others() -> None:
     visits = [scan(0, visit) for visit in range(6)]
-    gallery = build_gallery(_features([*visits, *scans(range(1, 4))]), np.array([0] * 6 + [1, 2, 3]), SPACE)
-    matches = _search([scan(0, 9)], gallery)
-    assert (matches.index[0] < 6).sum() == 2
-    assert best(matches, gallery.patient).margin[0] > 0.8
+    real = gallery([*visits, *scans(range(1, 4))], [0] * 6 + [1, 2, 3])
+    matches = _search([scan(0, 9)], real)
+    named = matches.index[0][matches.index[0] >= 0]
+    assert PER_PATIENT <= (named < 6).sum() <= 2 * PER_PATIENT
+    assert set(named[named >= 6]) == {6, 7, 8}
+    found = _margins(matches, real)
+    assert found.patient.tolist() == [[0, 0]]
+    assert found.margin.min() > 0.8
 
 
-def test_the_working_grid_is_never_finer_than_the_scans() -> None:
-    space = plan_space(np.array([[60.0, 40.0, 40.0], [64.0, 40.0, 40.0]]), 4.0)
-    assert space.spacing == 4.0
-    assert plan_space(np.array([[170.0, 100.0, 100.0]]), 1.0).spacing == pytest.approx(5.0)
+def test_few_a_patient_by_hand() -> None:
+    score = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.1, 0.1, 0.1, NONE, NONE, 0.1]])
+    marked = few_a_patient(score, np.array([7, 7, 7, 8, 9, 7]), 3)
+    assert marked.tolist() == [[True, True, False, True, False, False], [True, True, False, False, False, False]]
+    assert not few_a_patient(torch.full((1, 6), NONE), np.arange(6), 3).any()
+
+
+def test_the_poses_over_an_atlas_compose() -> None:
+    """A gallery scan and a query that is its mirror image, moved: atlas to scan, scan to query."""
+    rng = np.random.default_rng(0)
+    matrices = torch.eye(4).repeat(2, 1, 1)
+    matrices[:, :3] += torch.from_numpy(0.1 * rng.normal(size=(2, 3, 4))).float()
+    first, second = torch.tensor([5]), torch.tensor([3])
+    query = Laid(first[:, None], matrices[None, :1], torch.ones(1, 1))
+    member = Laid(second[:, None], matrices[None, 1:], torch.ones(1, 1))
+    mirror, pose = start_poses(query, 0, member, torch.tensor([0]), torch.tensor([0]))
+    assert mirror.item() == 5 ^ 3
+    # A point of the atlas, seen in the mirrored scan; undone, the scan's own point; then in the mirrored query.
+    point = torch.tensor([1.0, -2.0, 0.5, 1.0])
+    signs = [torch.tensor([-1.0 if on else 1.0 for on in MIRRORS[k]] + [1.0]) for k in (5, 3, 5 ^ 3)]
+    in_scan = signs[1] * (matrices[1] @ point)
+    in_query = signs[0] * (matrices[0] @ point)
+    assert torch.allclose(pose[0] @ in_scan, signs[2] * in_query, atol=1e-5)
+
+
+def test_a_gallery_of_one_has_one_candidate(real: Gallery) -> None:
+    alone = gallery([scan(1)])
+    matches = _search([scan(1), scan(40)], alone)
+    assert matches.index.shape == (2, CANDIDATES)
+    assert matches.index[:, 0].tolist() == [0, 0]
+    assert (matches.index[:, 1:] == -1).all()
+    assert matches.views[0, 0].min() > 0.99
+
+
+def test_mirrored_volumes_are_searched_by_value(real: Gallery) -> None:
+    seen = features(scans(range(2)))
+    turned = mirror_all(seen.intensity, torch.tensor([0, 7]))
+    assert torch.equal(turned[0], seen.intensity[0])
+    assert torch.equal(turned[1], seen.intensity[1].flip((1, 2, 3)))
