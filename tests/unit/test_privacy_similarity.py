@@ -11,6 +11,7 @@ from privacy_scans import features, gallery, scan, scans
 from scipy import ndimage
 
 from privacy.atlas import Laid
+from privacy.coarse import coarse_search
 from privacy.margins import Margins, margins, weigh
 from privacy.poses import MIRRORS, flip, mirror_all
 from privacy.registration import grid_points, warp
@@ -69,12 +70,12 @@ def test_a_disguised_scan_finds_its_source(real: Gallery, change: Callable[[np.n
     matches = _search([change(scan(k)) for k in (2, 5)], real)
     found = _margins(matches, real)
     assert found.scan.tolist() == [[2, 2], [5, 5]]
-    assert found.margin.min() > 0.8
+    assert found.margin.min() > 1.2
     assert (matches.views[:, 0, 1:] > 0.9).all()
 
 
 def test_other_people_have_no_margin(real: Gallery) -> None:
-    assert _margins(_search(scans(range(50, 58)), real), real).margin.max() < 0.8
+    assert _margins(_search(scans(range(50, 58)), real), real).margin.max() < 0.6
 
 
 @pytest.mark.parametrize("mirror", [(False, True, False), (True, False, True)])
@@ -91,8 +92,8 @@ def test_the_pose_lays_the_query_over_its_source(real: Gallery) -> None:
     place = int(np.flatnonzero(matches.index[0] == 6)[0])
     moving = flip(queries.features.intensity, MIRRORS[int(matches.mirror[0, place])])
     pose = torch.from_numpy(matches.pose[:1, place]).float()
-    whole, half = joint_correlation(real.features.intensity[[6]], moving, pose)
-    assert [whole.item(), half.item()] == pytest.approx(matches.views[0, place, 1:].tolist(), abs=1e-4)
+    both = joint_correlation(real.features.intensity[[6]], moving, pose)
+    assert both[0].tolist() == pytest.approx(matches.views[0, place, 1:].tolist(), abs=1e-4)
     moved, inside = warp(moving, pose, grid_points(real.space.fine))
     source = real.features.intensity[6].flatten(1)
     shared = (inside[0] > 0.9) & (source[1] > 0)
@@ -125,7 +126,9 @@ def test_a_side_is_searched_as_if_alone(real: Gallery) -> None:
         alone = match(queries, real, [side])[0]
         assert np.array_equal(matches.index, alone.index)
         assert np.allclose(matches.views, alone.views, atol=1e-5)
-        assert np.array_equal(matches.mirror, alone.mirror)
+        there = matches.index >= 0
+        assert np.array_equal(matches.mirror[there], alone.mirror[there])
+        assert np.allclose(matches.pose[there], alone.pose[there], atol=1e-4)
     assert (together[0].index < 4).all()
     assert (np.isin(together[1].index, (-1, 4, 5, 6, 7))).all()
     assert (together[2].index == -1).all()
@@ -152,7 +155,7 @@ def test_scans_of_one_patient_leave_room_for_others() -> None:
     assert set(named[named >= 6]) == {6, 7, 8}
     found = _margins(matches, real)
     assert found.patient.tolist() == [[0, 0]]
-    assert found.margin.min() > 0.8
+    assert found.margin.min() > 1.2
 
 
 def test_few_a_patient_by_hand() -> None:
@@ -180,16 +183,40 @@ def test_the_poses_over_an_atlas_compose() -> None:
     assert torch.allclose(pose[0] @ in_scan, signs[2] * in_query, atol=1e-5)
 
 
-def test_a_gallery_of_one_has_one_candidate(real: Gallery) -> None:
+def test_a_gallery_of_one_has_one_candidate() -> None:
+    """Its embedding tells nothing, for the mean of all scans is the scan; registration does."""
     alone = gallery([scan(1)])
     matches = _search([scan(1), scan(40)], alone)
     assert matches.index.shape == (2, CANDIDATES)
     assert matches.index[:, 0].tolist() == [0, 0]
     assert (matches.index[:, 1:] == -1).all()
-    assert matches.views[0, 0].min() > 0.99
+    assert matches.views[0, 0, 1:].min() > 0.99
+    assert matches.views[1, 0, 1:].max() < 0.8
 
 
-def test_mirrored_volumes_are_searched_by_value(real: Gallery) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [lambda v: v[:, ::-1], lambda v: np.roll(v, 2, 1), lambda v: ndimage.rotate(v, 9, reshape=False, order=1)],
+    ids=["mirror", "roll", "turn"],
+)
+def test_the_coarse_search_finds_a_scan_without_an_atlas(
+    real: Gallery, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    found = coarse_search(features([change(scan(k)) for k in PEOPLE]).coarse, real.coarse)
+    assert torch.equal(found.score.argmax(1), torch.arange(8))
+    own = found.score.diag()
+    assert own.min() > 0.6
+    assert (own - (found.score - 2 * torch.eye(8)).max(1).values).min() > 0.1
+
+
+def test_the_coarse_search_names_a_mirror_image_and_a_pose(real: Gallery) -> None:
+    found = coarse_search(features([scan(2)[::-1], scan(3)]).coarse, real.coarse)
+    mirror, pose = found.poses(torch.tensor([0, 1]), torch.tensor([2, 3]))
+    assert [MIRRORS[index] for index in mirror.tolist()] == [(True, False, False), (False, False, False)]
+    assert torch.allclose(pose, torch.eye(4).expand(2, 4, 4))
+
+
+def test_mirrored_volumes_are_searched_by_value() -> None:
     seen = features(scans(range(2)))
     turned = mirror_all(seen.intensity, torch.tensor([0, 7]))
     assert torch.equal(turned[0], seen.intensity[0])
