@@ -39,6 +39,7 @@ def _audit(options: argparse.Namespace) -> int:
         options.synthetic,
         train_patients=tables["train"] or options.patients,
         holdout_patients=tables["holdout"] or options.patients,
+        attributes=options.attributes,
         policy=options.policy,
         seed=options.seed,
         out=options.out,
@@ -55,7 +56,7 @@ def _audit(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m privacy", description=DESCRIPTION, epilog=CODES)
     command = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
-        "audit", help="compare three folders of NIfTI volumes", description=DESCRIPTION, epilog=CODES
+        "audit", help="compare three folders of NIfTI volumes or DICOM series", description=DESCRIPTION, epilog=CODES
     )
     for role, text in (
         ("train", "scans that the generator was trained on"),
@@ -64,10 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command.add_argument(f"--{role}", type=Path, required=True, metavar="DIR", help=text)
     command.add_argument(
-        "--patients", type=Path, metavar="CSV", help="patient of each real scan: columns file (or volume) and subject"
+        "--patients",
+        type=Path,
+        metavar="CSV",
+        help="patient of each real scan: columns file (or volume, or series) and subject; DICOM has its PatientID",
     )
     command.add_argument("--train-patients", type=Path, metavar="CSV", help="the same, for training only")
     command.add_argument("--holdout-patients", type=Path, metavar="CSV", help="the same, for the holdout only")
+    command.add_argument(
+        "--attributes",
+        type=Path,
+        metavar="CSV",
+        help="attributes that an attacker might guess: columns set (train, holdout, synthetic), file, and one for each",
+    )
     command.add_argument("--policy", default="default", help="default, strict, research or a YAML file")
     command.add_argument("--seed", type=int, default=0, help="of planted copies, permutations and bootstraps")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write steward/ and release/")

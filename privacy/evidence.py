@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy import stats
+from privacy.attributes import Attributes
 from privacy.cleaning import Cleaned
 from privacy.codes import Codes
 from privacy.margins import Best, best, margins, weigh
@@ -57,6 +58,8 @@ class Evidence:
         How many scans each of these patients has among those that the pooled search looks at; training first.
     calibration : Calibration
     codes : Codes
+    attributes : Attributes or None
+        Of the codes' scans and samples, where a table was given.
     """
 
     samples: Best
@@ -69,6 +72,7 @@ class Evidence:
     scans: NDArray[np.int64]
     calibration: Calibration
     codes: Codes
+    attributes: Attributes | None = None
 
 
 def gather_evidence(

@@ -48,7 +48,7 @@ def read_patients(path: Path) -> dict[str, str]:
     UsageError
         If it cannot be read, lacks a column (file, volume or series; subject or patient), or names a file twice.
     """
-    columns, rows = _rows(path)
+    columns, rows = read_rows(path)
     file = next((name for name in FILE_COLUMNS if name in columns), None)
     patient = next((name for name in PATIENT_COLUMNS if name in columns), None)
     if file is None or patient is None or not rows:
@@ -140,14 +140,21 @@ def _refuse_shared(row: str, volume: Owned, users: dict[str, tuple[str, str]], w
         raise UsageError(what, found=f"{row} for {name} and {volume.name}", expected="paths with their folders")
 
 
-def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a table's columns, in lower case, and its rows; commas, semicolons or tabs.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         head = text.partition("\n")[0]
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
         lines = [line for line in reader if any(cell.strip() for cell in line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"Cannot read the patients in {path}", found=" ".join(str(error).split())) from error
+        raise UsageError(f"Cannot read the table {path}", found=" ".join(str(error).split())) from error
     columns = [cell.strip().lower() for cell in lines[0]] if lines else []
     return columns, [dict(zip(columns, line, strict=False)) for line in lines[1:]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from privacy import planted, stats
 from privacy.attack_stats import even_rows
 from privacy.attacks import ATTACKS
+from privacy.attributes import Attributes, read_attributes
 from privacy.cleaning import Cleaned, RealScans, clean
 from privacy.codes import Vectors, assemble, vectors
 from privacy.embedding import LESSONS, cached
@@ -44,6 +45,7 @@ def audit(
     *,
     train_patients: Patients = None,
     holdout_patients: Patients = None,
+    attributes: str | Path | None = None,
     policy: str | Path = "default",
     seed: int = 0,
     out: str | Path | None = None,
@@ -58,6 +60,8 @@ def audit(
         have been split off, by patient, before anything was fitted.
     train_patients, holdout_patients : path of a CSV, sequence of ids, or None
         None looks for a ``subjects.csv`` in or beside the folder; without one, each volume is its own patient.
+    attributes : path of a CSV, or None
+        Columns set (train, holdout or synthetic), file, and one an attribute: can they be guessed from the samples?
     policy : str or Path
         A bundled policy's name or a YAML file.
     seed : int
@@ -84,7 +88,7 @@ def audit(
     parts = zip(ROLES, (train, holdout, synthetic), (train_patients, holdout_patients, None), strict=True)
     with show("reading", None) as bar:
         sets = [gather(role, source, patients, bar.update) for role, source, patients in parts]
-    findings = _examine(sets, rules, seed, None if out is None else cache_folder(out), show)
+    findings = _examine(sets, attributes, rules, seed, None if out is None else cache_folder(out), show)
     report = build_report(findings)
     if out is not None:
         write_report(report, findings, out)
@@ -121,7 +125,14 @@ def _refuse_places(sources: dict[str, Source], out: Path | None) -> None:
             )
 
 
-def _examine(sets: Sequence[Collection], policy: Policy, seed: int, cache: Path | None, show: Progress) -> Findings:
+def _examine(
+    sets: Sequence[Collection],
+    attributes: str | Path | None,
+    policy: Policy,
+    seed: int,
+    cache: Path | None,
+    show: Progress,
+) -> Findings:
     train, holdout, synthetic = (part.scans for part in sets)
     notes = tuple(f"{role}: {note}" for role, part in zip(ROLES, sets, strict=True) for note in part.notes)
     samples = distinct(synthetic)
@@ -135,6 +146,8 @@ def _examine(sets: Sequence[Collection], policy: Policy, seed: int, cache: Path 
         found = search(scans, gallery, (is_train, ~is_train & cleaned.kept, pooled), bar.update)
     codes = assemble(found.vectors, gallery, cleaned.kept, is_train)
     evidence = gather_evidence(cleaned, found.sides, pooled, codes, policy, np.random.default_rng([seed, 4]))
+    if attributes is not None:
+        evidence = replace(evidence, attributes=_attributes(Path(attributes), sets, cleaned, samples))
     results = {
         name: attack(evidence, policy, np.random.default_rng([seed, 3, k]))
         for k, (name, attack) in enumerate(ATTACKS.items())
@@ -157,6 +170,12 @@ def _examine(sets: Sequence[Collection], policy: Policy, seed: int, cache: Path 
         power,
         metadata,
     )
+
+
+def _attributes(path: Path, sets: Sequence[Collection], cleaned: Cleaned, samples: Sequence[Scan]) -> Attributes:
+    named = dict(zip(ROLES, (part.scans for part in sets), strict=True))
+    real = [(role, scan) for role in ROLES[:2] for scan in named[role]]
+    return read_attributes(path, named, [pair for pair, kept in zip(real, cleaned.kept, strict=True) if kept], samples)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from privacy.attacks.copying import copying
 from privacy.attacks.density import density
 from privacy.attacks.distance import distance
 from privacy.attacks.identity import identity
-from privacy.attacks.inference import inference
+from privacy.attacks.inference import attributes, inference
 from privacy.attacks.linkability import linkability
 from privacy.attacks.membership import membership
 from privacy.attacks.result import AttackResult
@@ -27,6 +27,7 @@ ATTACKS: dict[str, Attack] = {
     "density": density,
     "linkability": linkability,
     "inference": inference,
+    "attributes": attributes,
 }
 
 __all__ = ["ATTACKS", "Attack", "AttackResult"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,17 @@ def inference(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> A
     right = guess_gain(codes.sample_views, codes.real_views) > LEAST_GAIN
     found = residual_risk(*patient_shares(right, codes.patient, codes.is_train), confidence)
     return AttackResult(_measured("inference", found), citations=RISK_SOURCES)
+
+
+def attributes(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
+    """Guess attributes of real scans from those of the nearest samples; without a table nothing is measured."""
+    table = evidence.attributes
+    if table is None:
+        return AttackResult({})
+    confidence = policy.thresholds["risk_confidence"]
+    return AttackResult(
+        attribute_risks(evidence.codes, table.real, table.synthetic, confidence), citations=RISK_SOURCES
+    )
 
 
 def guess_gain(sample_views: NDArray[np.float32], real_views: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -119,23 +130,6 @@ def guess_attribute(
         return np.abs(guess - real) <= TOLERANCE * span, np.abs(fixed - real) <= TOLERANCE * span
     picked = np.array([_most_frequent(pool[row]) for row in near])
     return (picked == real) & present(real), (_most_frequent(pool) == real) & present(real)
-
-
-def columns(real: Sequence[str], synthetic: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read one attribute from text: numbers where every value of either side is one, else text; empty is missing.
-
-    Returns
-    -------
-    real, synthetic : ndarray
-        Both of floats, or both of text.
-    """
-    texts = [[value.strip() for value in side] for side in (real, synthetic)]
-    try:
-        numbers = [np.array([float(value or "nan") for value in side]) for side in texts]
-    except ValueError:
-        return np.array(texts[0], dtype=str), np.array(texts[1], dtype=str)
-    first, second = (np.where(np.isfinite(side), side, np.nan) for side in numbers)
-    return first, second
 
 
 def present(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import binom
 
 from privacy.attacks.halves import halves, nearest, unit
-from privacy.attacks.inference import LEAST_GAIN, attribute_risks, columns, guess_attribute, guess_gain
+from privacy.attacks.inference import LEAST_GAIN, attribute_risks, guess_attribute, guess_gain
 from privacy.attacks.linkability import chance, link
+from privacy.attributes import columns_of
 from privacy.codes import Codes
 from privacy.residual import residual_risk
 
@@ -146,9 +147,9 @@ def test_attributes_that_cannot_be_compared_are_passed_over() -> None:
 
 
 def test_columns_are_numbers_where_all_are() -> None:
-    first, second = columns(["61", " 7.5 ", ""], ["3", "inf"])
+    first, second = columns_of(["61", " 7.5 ", ""], ["3", "inf"])
     assert np.array_equal(first, [61, 7.5, np.nan], equal_nan=True)
     assert np.array_equal(second, [3, np.nan], equal_nan=True)
-    first, second = columns(["61", ""], ["f"])
+    first, second = columns_of(["61", ""], ["f"])
     assert first.tolist() == ["61", ""]
     assert second.tolist() == ["f"]
