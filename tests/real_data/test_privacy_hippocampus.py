@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from privacy_audits import Pool, honest_set, outside, pool, quick, relabelled
 from scipy import ndimage
+from scipy.stats import binom
 
 import privacy
+from privacy.policy import MEMBERSHIP, load_policy
+from privacy.records import collect
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 Patient = tuple[str, list[Path]]
+TRAIN, HOLDOUT, SAMPLES = 40, 24, 60
+SHAPE = (36, 50, 36)
+SEEDS = 300
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with quick(lessons=200, planted=5):
+        yield
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep the embedding between audits."""
+    return tmp_path_factory.mktemp("audit")
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +54,19 @@ def _flat(patients: list[Patient]) -> tuple[list[Path], list[str]]:
     return [p for _, paths in patients for p in paths], [name for name, paths in patients for _ in paths]
 
 
-def _audit(patients: list[Patient], changed: list[np.ndarray]) -> privacy.AuditReport:
-    train, train_names = _flat(patients[:60])
-    holdout, holdout_names = _flat(patients[60:90])
-    others = [_read(path) for path in _flat(patients[90:])[0]][: 60 - len(changed)]
-    return privacy.audit(
-        train, holdout, [*others, *changed], train_patients=train_names, holdout_patients=holdout_names
-    )
-
-
 def _read(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+
+
+def _others(patients: list[Patient]) -> list[np.ndarray]:
+    """Return scans of people on neither side."""
+    return [_read(path) for path in _flat(patients[TRAIN + HOLDOUT :])[0]]
+
+
+def _audit(patients: list[Patient], samples: list[np.ndarray], out: Path) -> privacy.AuditReport:
+    train, train_names = _flat(patients[:TRAIN])
+    holdout, holdout_names = _flat(patients[TRAIN : TRAIN + HOLDOUT])
+    return privacy.audit(train, holdout, samples, train_patients=train_names, holdout_patients=holdout_names, out=out)
 
 
 def _unit(volume: np.ndarray) -> np.ndarray:
@@ -62,16 +83,68 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def test_other_patients_pass_as_a_perfect_generator(patients: list[Patient]) -> None:
-    report = _audit(patients, [])
+def test_other_patients_pass_as_a_perfect_generator(patients: list[Patient], out: Path) -> None:
+    report = _audit(patients, _others(patients)[:SAMPLES], out)
     assert report.verdict == "PASS", report.reasons
     assert report.release["power"]["recall_lower"] > 0.9
     assert report.steward["purged_holdout_patients"] == report.steward["merged_patients"] == []
 
 
-@pytest.mark.parametrize("name", COPIES)
-def test_one_copy_among_sixty_samples_is_found_and_named(patients: list[Patient], name: str) -> None:
-    owner, paths = patients[17]
-    report = _audit(patients, [COPIES[name](_read(paths[0]))])
+def test_copies_among_the_samples_are_found_and_named(patients: list[Patient], out: Path) -> None:
+    copied = {f"synthetic-{k:05d}": patients[3 * k] for k in range(len(COPIES))}
+    changed = [change(_read(paths[0])) for change, (_, paths) in zip(COPIES.values(), copied.values(), strict=True)]
+    with quick(lessons=200, planted=1):
+        report = _audit(patients, [*changed, *_others(patients)[: SAMPLES - len(COPIES)]], out)
     assert report.verdict == "FAIL"
-    assert [pair["nearest_patient"] for pair in report.steward["pairs"] if pair["flag"] == "match"] == [owner]
+    matched = {row["file"]: row["nearest_patient"] for row in report.samples if row["flag"] == "match"}
+    assert matched == {file: name for file, (name, _) in copied.items()}
+
+
+def _fitted(volume: np.ndarray) -> np.ndarray:
+    """Bring a scan onto a common grid and to a common scale."""
+    return np.clip(ndimage.zoom(_unit(volume), np.array(SHAPE) / volume.shape, order=1), 0, 1.5).astype(np.float32)
+
+
+def _collapsed(others: list[np.ndarray], k: int) -> np.ndarray:
+    """Jitter the mean of all."""
+    rng = np.random.default_rng(k)
+    moved = ndimage.shift(np.mean(others, 0), rng.uniform(-1, 1, 3), order=1, mode="nearest")
+    return moved + 0.02 * rng.standard_normal(SHAPE).astype(np.float32)
+
+
+def _over_dispersed(others: list[np.ndarray], k: int) -> np.ndarray:
+    """Exaggerate what tells a person, or a blend of two, from the mean."""
+    mean, one, two = np.mean(others, 0), others[k], others[k + 1]
+    return mean + 1.5 * (one - mean) if k % 2 else mean + 2.0 * ((one + two) / 2 - mean)
+
+
+@pytest.mark.parametrize("kind", [_collapsed, _over_dispersed])
+def test_a_collapsed_or_an_over_dispersed_set_is_no_set_of_copies(
+    patients: list[Patient], out: Path, kind: Callable[[list[np.ndarray], int], np.ndarray]
+) -> None:
+    others = [_fitted(volume) for volume in _others(patients)[: SAMPLES + 1]]
+    with quick(lessons=200, planted=1):
+        report = _audit(patients, [kind(others, k) for k in range(SAMPLES)], out)
+    assert [row["file"] for row in report.samples if row["flag"] == "match"] == []
+    assert report.release["measurements"]["holdout_matches"] == 0
+    assert report.verdict != "FAIL", report.reasons
+
+
+@pytest.fixture(scope="module")
+def people(patients: list[Patient]) -> Pool:
+    """Compare half of the people with each other, once."""
+    paths, names = _flat(patients[:56])
+    return pool(collect("train", paths, names), samples=14, train=12)
+
+
+def test_p_values_of_the_attacks_are_uniform_when_samples_are_other_people(people: Pool) -> None:
+    drawn = [relabelled(people, seed, 24, load_policy("default")) for seed in range(SEEDS)]
+    for name in MEMBERSHIP:
+        assert outside([p[name] for p in drawn]) == [], name
+
+
+def test_samples_of_other_people_have_uniform_p_values_and_match_no_more_often_than_stated(people: Pool) -> None:
+    policy = load_policy("default")
+    sets = [honest_set(people, seed, 22, 20, policy) for seed in range(SEEDS)]
+    assert outside([p for p, _ in sets]) == []
+    assert sum(matched for _, matched in sets) <= binom.ppf(0.9999, SEEDS, policy.thresholds["false_match_rate"])

@@ -1,0 +1,97 @@
+"""The audit on brains and on PET: other patients raise no alarm, and a disguised copy of one is found and named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import pytest
+from copies import datasets
+from copies.datasets import Cohort, Volume
+from privacy_audits import quick
+
+import privacy
+from privacy.planted import DISGUISES
+
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
+SETS = {"brain": ("ixi_2mm", (36, 22, 30)), "pet": ("sts_petct", (16, 11, 13))}
+COPIED, DISGUISE = 4, "mixture"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with quick(lessons=160, planted=2):
+        yield
+
+
+@dataclass
+class Sets:
+    """Where one cohort's training, held-out and other scans lie, and which scan was copied from whom."""
+
+    root: Path
+    source: str = ""
+
+    def audit(self, synthetic: str) -> privacy.AuditReport:
+        return privacy.audit(
+            self.root / "train",
+            self.root / "holdout",
+            self.root / synthetic,
+            policy="research",
+            out=self.root / "out",
+        )
+
+
+@pytest.fixture(scope="module", params=SETS)
+def sets(request: pytest.FixtureRequest, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    """Split a cohort by patient and write it, each scan with its own voxel size."""
+    folder, shares = SETS[request.param]
+    if not (data_root / folder).is_dir():
+        pytest.skip(f"no scans at {data_root / folder}")
+    cohort = datasets.load(request.param, data_root)
+    split = datasets.split(cohort, shares, seed=3)
+    made = Sets(tmp_path_factory.mktemp(request.param))
+    for role, rows in (("train", split.train), ("holdout", split.holdout)):
+        _write(made.root / role, cohort, rows)
+        table = "".join(f"{n:03d}.nii.gz,{cohort.patient[row]}\n" for n, row in enumerate(rows))
+        (made.root / role / "subjects.csv").write_text("file,subject\n" + table)
+    _write(made.root / "honest", cohort, split.others)
+    _write(made.root / "leaking", cohort, split.others)
+    row = int(split.train[COPIED])
+    made.source = cohort.patient[row]
+    copy = DISGUISES[DISGUISE](cohort.volumes[row], np.random.default_rng(5))
+    _save(made.root / "leaking" / "copy.nii.gz", Volume(copy, cohort.spacing[row]))
+    return made
+
+
+def _write(folder: Path, cohort: Cohort, rows: np.ndarray) -> None:
+    folder.mkdir()
+    for number, volume in enumerate(cohort.take(rows)):
+        _save(folder / f"{number:03d}.nii.gz", volume)
+
+
+def _save(path: Path, volume: Volume) -> None:
+    nib.save(nib.Nifti1Image(volume.array, np.diag([*volume.spacing, 1.0])), path)
+
+
+def test_other_patients_raise_no_alarm(sets: Sets) -> None:
+    report = sets.audit("honest")
+    found = report.release["measurements"]
+    assert found["identity_matches"] == found["holdout_matches"] == 0
+    assert report.verdict in ("PASS", "INCONCLUSIVE"), report.reasons
+    assert report.steward["merged_patients"] == report.steward["purged_holdout_patients"] == []
+    assert found["recall"] >= 0.9
+
+
+def test_a_disguised_copy_is_found_and_named(sets: Sets) -> None:
+    with quick(lessons=160, planted=1):
+        report = sets.audit("leaking")
+    matched = [(row["file"], row["nearest_patient"]) for row in report.samples if row["flag"] == "match"]
+    assert matched == [("copy.nii.gz", sets.source)]
+    assert report.verdict == "FAIL"
