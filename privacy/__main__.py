@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--patients",
         type=Path,
         metavar="CSV",
-        help="patient of each real scan: columns file (or volume, or series) and subject; DICOM has its PatientID",
+        help="patient of each real scan: columns file (or volume, series) and subject; DICOM has its PatientID",
     )
     command.add_argument("--train-patients", type=Path, metavar="CSV", help="the same, for training only")
     command.add_argument("--holdout-patients", type=Path, metavar="CSV", help="the same, for the holdout only")
