@@ -1,43 +1,62 @@
-"""One patient under two names becomes one; held-out copies of training are purged; thresholds follow."""
+"""One patient under two names becomes one; held-out copies of training are purged."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from privacy_scans import SHAPE, scan, scans
+from privacy_scans import gallery, scan, scans
 
-from privacy.cleaning import Cleaned, RealScans, clean, merge
-from privacy.evidence import calibrate
-from privacy.features import extract, join_features, plan_space
+from privacy.cleaning import Cleaned, RealScans, clean, merge, same_person_threshold
+from privacy.margins import Margins
+from privacy.planted import DISGUISES
 from privacy.policy import load_policy
-from privacy.similarity import CEILING, Matches, build_gallery
 
 POLICY = load_policy("research")
 
 
 def _clean(volumes: list[np.ndarray], patient: list[int], train: int) -> Cleaned:
-    space = plan_space(np.array([SHAPE], dtype=float), 1.0)
-    features = join_features([extract(np.asarray(v), (1.0, 1.0, 1.0), space) for v in volumes])
-    gallery = build_gallery(features, np.array(patient), space)
-    return clean(RealScans(gallery, features, np.arange(len(volumes)) < train), POLICY)
+    return clean(RealScans(gallery(volumes, patient), np.arange(len(volumes)) < train), POLICY)
+
+
+def _found(patient: list[list[int]], margin: list[list[float]]) -> Margins:
+    owner = np.array(patient)
+    return Margins(np.zeros_like(owner), owner, owner, np.array(margin))
 
 
 def test_merging_is_transitive_and_takes_the_lowest_number() -> None:
-    index = np.array([[1, -1], [2, -1], [1, -1], [0, -1]])
-    score = np.array([[0.95, -1], [0.96, -1], [0.96, -1], [0.5, -1]])
-    matches = Matches(index, score, np.zeros_like(index), np.zeros((4, 2, 4, 4)))
-    assert merge(np.array([4, 6, 5, 7]), matches, 0.9).tolist() == [4, 4, 4, 7]
+    found = _found([[6, 6], [5, 5], [6, 6], [4, 4]], [[0.95] * 2, [0.96] * 2, [0.96] * 2, [0.5] * 2])
+    assert merge(np.array([4, 6, 5, 7]), found, np.array([0.9, 0.9])).tolist() == [4, 4, 4, 7]
+
+
+def test_one_space_is_enough_to_merge_each_by_its_own_threshold() -> None:
+    found = _found([[8, 9], [7, 9], [8, 7]], [[1.0, 3.0], [1.9, 2.0], [0.1, 2.9]])
+    assert merge(np.array([7, 8, 9]), found, np.array([2.0, 3.0])).tolist() == [7, 8, 7]
+
+
+def test_no_match_merges_nobody() -> None:
+    found = _found([[-1, -1], [-1, -1]], [[0.0, 0.0], [0.0, 0.0]])
+    assert merge(np.array([3, 5]), found, np.array([0.0, 0.0])).tolist() == [3, 5]
 
 
 def test_duplicates_are_merged_and_held_out_copies_purged() -> None:
     volumes = [*scans(range(10)), scan(3, visit=1), *scans(range(20, 26)), np.roll(scan(5), 1, 0)]
     cleaned = _clean(volumes, list(range(18)), train=11)
     patient = cleaned.real.gallery.patient
-    assert patient[10] == patient[3]
-    assert len(np.unique(patient[:11])) == 10
+    assert patient[10] == patient[3] == 3
+    assert patient[17] == patient[5] == 5
+    assert len(np.unique(patient)) == 16
     assert cleaned.kept.tolist() == [True] * 17 + [False]
-    assert cleaned.null_patient.tolist() == list(range(11, 17))
-    assert max(cleaned.inner.margin.max(), cleaned.null.margin.max()) < 0.6
+    assert np.flatnonzero(cleaned.usable).tolist() == list(range(17))
+    assert (cleaned.found.margin < cleaned.tau_same).all()
+
+
+@pytest.mark.parametrize("name", ["mirror", "rotation", "compression"])
+def test_a_disguised_held_out_copy_is_purged(name: str) -> None:
+    copy = DISGUISES[name](scan(4), np.random.default_rng(2))
+    cleaned = _clean([*scans(range(12)), *scans(range(30, 35)), copy], list(range(18)), train=12)
+    assert np.flatnonzero(~cleaned.kept).tolist() == [17]
 
 
 def test_a_holdout_patient_with_a_training_name_is_purged() -> None:
@@ -46,27 +65,46 @@ def test_a_holdout_patient_with_a_training_name_is_purged() -> None:
     assert len(np.unique(cleaned.real.gallery.patient)) == 11
 
 
-def test_one_training_patient_gives_no_threshold_that_anything_reaches() -> None:
+def test_scans_are_compared_with_the_training_scans_of_others() -> None:
+    volumes, owners = [*scans(range(8)), scan(0, visit=1), *scans(range(8, 12))], [*range(8), 0, 8, 9, 10, 11]
+    cleaned = _clean(volumes, owners, train=9)
+    index, patient = cleaned.matches.index, cleaned.real.gallery.patient
+    assert index.max() < 9
+    for row in range(len(volumes)):
+        assert patient[row] not in patient[index[row][index[row] >= 0]]
+    assert len(np.unique(patient)) == 12
+
+
+def test_people_who_differ_stay_apart() -> None:
+    cleaned = _clean(scans(range(100, 124)), list(range(24)), train=16)
+    assert cleaned.real.gallery.patient.tolist() == list(range(24))
+    assert cleaned.kept.all()
+
+
+def test_with_one_training_patient_nobody_is_merged() -> None:
     cleaned = _clean(scans(range(3)), [0, 1, 2], train=1)
-    assert len(cleaned.inner.margin) == 0
-    assert cleaned.tau_same == pytest.approx(CEILING, abs=0.2)
+    assert cleaned.real.gallery.patient.tolist() == [0, 1, 2]
+    assert cleaned.usable.tolist() == [False, True, True]
 
 
-def test_nobody_to_calibrate_on() -> None:
-    nothing = (np.zeros(0), np.zeros(0, np.int64))
-    found = calibrate(nothing, nothing, 0.9, 10, POLICY, np.random.default_rng(0))
-    assert found.tau_id == pytest.approx(np.arctanh(CEILING))
+def test_views_weigh_by_what_people_who_differ_make_of_them() -> None:
+    cleaned = _clean(scans(range(12)), list(range(12)), train=12)
+    weights = cleaned.weights
+    assert (weights[0] > 0).all()
+    assert weights[1, 0] > 0 == weights[1, 1]
+    assert weights[2, 1] > 0 == weights[2, 0]
+    assert np.median(cleaned.found.margin, 0).max() < 3  # in units of each view's median margin, two views
 
 
-def test_tau_id_grows_with_the_number_of_samples_and_counts_patients_once() -> None:
-    rng = np.random.default_rng(0)
-    margins, owner = rng.exponential(0.05, 40), np.arange(40)
-    nothing = (np.zeros(0), np.zeros(0, np.int64))
-    few, many = (
-        calibrate((margins, owner), nothing, 0.9, n, POLICY, np.random.default_rng(1)).tau_id for n in (50, 5000)
-    )
-    assert few < many
-    twice = (np.repeat(margins, 2), np.repeat(owner, 2))
-    assert calibrate(twice, nothing, 0.9, 50, POLICY, np.random.default_rng(1)).tau_id == pytest.approx(few)
-    low, high = calibrate((margins, owner), nothing, 0.9, 50, POLICY, np.random.default_rng(1)).tau_id_interval
-    assert low < few < high
+def test_the_threshold_of_one_person_is_placed_by_the_middle_of_the_margins() -> None:
+    margin = np.random.default_rng(0).exponential(size=(40, 2))
+    found = SimpleNamespace(margin=margin)
+    plain = same_person_threshold(found, np.arange(40), POLICY)
+    duplicates = margin.copy()
+    duplicates[np.argsort(margin[:, 0])[-4:], 0] += 100
+    found = SimpleNamespace(margin=duplicates)
+    assert same_person_threshold(found, np.arange(40), POLICY) == pytest.approx(plain)
+    assert (plain > margin.max(0)).all()
+    twice = SimpleNamespace(margin=np.repeat(margin, 2, 0))
+    # Each patient counts once; the rate is for every scan.
+    assert (same_person_threshold(twice, np.repeat(np.arange(40), 2), POLICY) > plain).all()
