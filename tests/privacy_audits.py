@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from privacy import stats, suite
+from privacy import stats
 from privacy.attacks import ATTACKS
 from privacy.cleaning import LEAST_SCALE, Cleaned, RealScans, same_person_threshold
 from privacy.codes import Codes, vectors
@@ -22,7 +22,7 @@ from privacy.features import crop_to_content, extract, join_features, plan_space
 from privacy.margins import best, margins, weigh
 from privacy.policy import MEMBERSHIP, Policy
 from privacy.records import Scan
-from privacy.similarity import VIEWS, Gallery, Matches, build_gallery
+from privacy.similarity import VIEWS, Gallery, Matches, build_gallery, match
 
 LEVELS = (0.02, 0.1, 0.25, 0.5, 0.75)
 
@@ -109,7 +109,7 @@ def _compared(gallery: Gallery, sample: np.ndarray, is_train: np.ndarray) -> tup
 
     other = gallery.patient[:, None] != gallery.patient[None]
     sides = [torch.from_numpy(other & ~sample[None]), torch.from_numpy(other & is_train[None])]
-    pooled, trained = suite.match(gallery.queries, gallery, sides)
+    pooled, trained = match(gallery.queries, gallery, sides)
     return rows_of(pooled, np.flatnonzero(sample)), trained
 
 

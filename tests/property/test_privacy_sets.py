@@ -75,7 +75,6 @@ def _mean() -> np.ndarray:
 ODD_SETS: dict[str, Callable[[int], np.ndarray]] = {
     "all nearly the mean": lambda k: (_mean() + 0.1 * (_fresh(k) - _mean())).astype(np.float32),
     "one mean, jittered": lambda k: _jittered(_mean(), k),
-    "one made-up scan, blurred and jittered": lambda k: _jittered(ndimage.gaussian_filter(_fresh(1), 0.7), k),
     "over-dispersed": lambda k: (_mean() + 1.5 * (_fresh(k) - _mean())).astype(np.float32),
     "exaggerated blends": lambda k: (_mean() + 1.8 * ((_fresh(k) + _fresh(k + 1)) / 2 - _mean())).astype(np.float32),
 }
@@ -84,11 +83,11 @@ ODD_SETS: dict[str, Callable[[int], np.ndarray]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD_SETS)
 def test_a_collapsed_or_an_over_dispersed_set_is_no_set_of_copies(kind: str, cache: Path) -> None:
-    samples = [ODD_SETS[kind](k) for k in range(30)]
+    samples = [ODD_SETS[kind](k) for k in range(24)]
     with quick(planted=1):
         report = privacy.audit(scans(TRAIN), scans(HOLDOUT), samples, policy="research", out=cache)
     found = report.release["measurements"]
-    assert found["samples"] == 30
+    assert found["samples"] == 24
     assert found["identity_matches"] == found["holdout_matches"] == 0
     assert [row["file"] for row in report.samples if row["flag"] == "match"] == []
     assert report.verdict != "FAIL", report.reasons
