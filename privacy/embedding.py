@@ -137,7 +137,7 @@ def nuisances(spread: Tensor) -> tuple[Tensor, Tensor]:
     count = min(NUISANCES, len(spread) - 1, int((variance > LEAST_VARIANCE * variance.max()).sum()))
     kept = variance.flip(0)[:count].clamp_min(0)
     rest = (variance.sum() - kept.sum()).clamp_min(1e-9) / (REST_DIRECTIONS * NUISANCES)
-    direction = normalize((spread.T @ vector.flip(1)[:, :count]).T, dim=1)
+    direction = normalize((spread.T @ vector.flip(1)[:, :count]).T.contiguous(), dim=1)
     return direction, rest / (kept + rest)
 
 
@@ -175,7 +175,8 @@ def _tensors(embedding: Embedding) -> dict[str, Tensor]:
 
 
 def _read(path: Path, space: Space) -> Embedding:
-    stored = load_file(path)
+    # Copied, so that they lie in memory as learned ones do: products then are the same to the last bit.
+    stored = {key: tensor.clone() for key, tensor in load_file(path).items()}
     atlas = build_template(stored["atlas"], stored["mask"], POINTS)
     return Embedding(atlas, _shape(space), stored["mean"], stored["nuisance"], stored["gain"])
 
