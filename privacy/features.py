@@ -77,6 +77,9 @@ def content(volume: Array) -> NDArray[np.bool_]:
     a common power, the margin may be as noisy as the whole volume is, and its edge is where the nearby content falls
     to a quarter of its brightness.
     """
+    padding = _padding(volume)
+    if 0.05 < padding.mean() < 1 and volume[padding][0] > np.median(volume[~padding]):
+        volume = -volume  # a bright margin round an inverted scan
     mask = _inside(volume)
     if mask.mean() > 0.98:
         inverse = _inside(-volume)
@@ -149,6 +152,18 @@ def to_grid(volume: Array, spacing: tuple[float, ...], step: float, shape: tuple
     smooth = ndimage.gaussian_filter(volume, 0.5 * np.sqrt(np.maximum(factor**2 - 1, 0)))
     offset = (np.array(volume.shape) - 1) / 2 - (np.array(shape) - 1) / 2 * factor
     return ndimage.affine_transform(smooth, factor, offset, output_shape=shape, order=1, mode="constant")
+
+
+def shrink(volume: Array, spacing: tuple[float, ...], space: Space) -> tuple[Array, tuple[float, ...]]:
+    """Make voxels as large as half a fine voxel where they are smaller: a scan to keep in memory and to disguise."""
+    step = tuple(max(edge, space.spacing / 2) for edge in spacing)
+    if all(new < 1.25 * old for new, old in zip(step, spacing, strict=True)):
+        return volume, spacing
+    factor = np.array(step) / np.array(spacing)
+    smooth = ndimage.gaussian_filter(volume, 0.5 * np.sqrt(np.maximum(factor**2 - 1, 0)))
+    shape = np.maximum(np.floor(np.array(volume.shape) / factor), 1).astype(int)
+    offset = (np.array(volume.shape) - 1) / 2 - (shape - 1) / 2 * factor
+    return ndimage.affine_transform(smooth, factor, offset, output_shape=tuple(shape), order=1, mode="nearest"), step
 
 
 def normalise_locally(volume: Tensor, mask: Tensor, inner: float, outer: float) -> Tensor:
