@@ -68,10 +68,15 @@ def features(volumes: Iterable[np.ndarray]) -> Features:
     return join_features([extract(np.ascontiguousarray(v, dtype=np.float32), SPACING, SPACE) for v in volumes])
 
 
+def voxels(volumes: Iterable[np.ndarray]) -> list[tuple[np.ndarray, tuple[float, ...]]]:
+    """Return volumes with their spacing, as the search and the embedding take them."""
+    return [(np.ascontiguousarray(v, dtype=np.float32), SPACING) for v in volumes]
+
+
 def learned(volumes: Sequence[np.ndarray], seed: int = 0, lessons: int = LESSONS) -> Embedding:
     """Learn an embedding from few lessons."""
     with mock.patch("privacy.embedding.LESSONS", lessons):
-        return learn(features(volumes), records(volumes), SPACE, seed)
+        return learn(features(volumes), voxels(volumes), SPACE, seed)
 
 
 def gallery(volumes: Sequence[np.ndarray], patient: Sequence[int] | None = None) -> Gallery:

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from privacy_scans import LESSONS, SPACE, features, learned, records, scan, scans
+from privacy_scans import SPACE, features, learned, records, scan, scans, voxels
 from torch import Tensor
 
 from privacy import embedding, suite
 from privacy.embedding import Embedding, cached, learn, nuisances
+from privacy.features import Features
 from privacy.planted import DISGUISES
 from privacy.records import Scan
+from privacy.similarity import Gallery
 
 PEOPLE, UNSEEN = range(8), range(60, 66)
 
@@ -120,40 +122,34 @@ def test_learning_depends_on_the_seed_and_on_nothing_else(own: Embedding) -> Non
     assert not same(learned(few, seed=1, lessons=16), learned(few, lessons=16))
 
 
-def test_patients_names_and_files_play_no_part(own: Embedding, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "LESSONS", LESSONS)
-    renamed = [replace(s, patient="one", name=f"x{k}", sha256="0") for k, s in enumerate(records(scans(PEOPLE)))]
-    assert same(learn(features(scans(PEOPLE)), renamed, SPACE, 0), own)
-
-
 def test_each_lesson_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "LESSONS", 40)
     monkeypatch.setattr(embedding, "CHUNK", 16)
     ticks: list[int] = []
-    learn(features(scans(range(3))), records(scans(range(3))), SPACE, 0, lambda: ticks.append(1))
+    learn(features(scans(range(3))), voxels(scans(range(3))), SPACE, 0, lambda: ticks.append(1))
     assert len(ticks) == 40
 
 
-def _prepared(train: list[Scan], holdout: list[Scan], cache: Path | None = None) -> Embedding:
-    real = suite._real(train, holdout, SPACE, 0, cache, partial(suite._bar, hidden=True))
-    return real.gallery.embedding
+def _prepared(train: list[Scan], holdout: list[Scan]) -> Gallery:
+    given = [(s.array(), s.spacing) for s in (*train, *holdout)]
+    return suite._real(train, holdout, given, SPACE, 0, None, partial(suite._bar, hidden=True)).gallery
 
 
-def test_sides_and_order_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sides_order_patients_and_names_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "LESSONS", 12)
     people = records(scans(range(6)))
-    first = _prepared(people[:4], people[4:])
-    assert same(_prepared(people[4:], people[:4]), first)
-    assert same(_prepared([people[k] for k in (5, 1, 3)], [people[k] for k in (0, 4, 2)]), first)
+    first = _prepared(people[:4], people[4:]).embedding
+    assert same(_prepared(people[4:], people[:4]).embedding, first)
+    assert same(_prepared([people[k] for k in (5, 1, 3)], [people[k] for k in (0, 4, 2)]).embedding, first)
+    renamed = [replace(s, patient="one", name=f"x{k}") for k, s in enumerate(people)]
+    assert same(_prepared(renamed[:4], renamed[4:]).embedding, first)
 
 
 def test_a_code_belongs_to_its_scan_whatever_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "LESSONS", 12)
     people = records(scans(range(6)))
     order = [5, 1, 3, 0, 4, 2]
-    show = partial(suite._bar, hidden=True)
-    one = suite._real(people, [], SPACE, 0, None, show).gallery
-    two = suite._real([people[k] for k in order], [], SPACE, 0, None, show).gallery
+    one, two = _prepared(people, []), _prepared([people[k] for k in order], [])
     assert torch.allclose(one.codes[order], two.codes, atol=1e-5)
     assert torch.equal(one.features.fine[order], two.features.fine)
 
@@ -165,8 +161,10 @@ class _Stop(Exception):
 def test_no_synthetic_scan_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[list[str], Tensor, object]] = []
 
-    def record(folder: object, real: object, given: list[Scan], space: object, *rest: object) -> Embedding:
-        seen.append(([s.content for s in given], real.intensity, space))  # type: ignore[attr-defined]
+    def record(
+        folder: object, contents: list[str], real: Features, given: object, space: object, *rest: object
+    ) -> None:
+        seen.append((contents, real.intensity, space))
         raise _Stop
 
     monkeypatch.setattr(suite, "cached", record)
@@ -197,7 +195,8 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def _cached(folder: Path | None, volumes: list[np.ndarray], seed: int = 0) -> Embedding:
-    return cached(folder, features(volumes), records(volumes), SPACE, seed)
+    contents = [record.content for record in records(volumes)]
+    return cached(folder, contents, features(volumes), voxels(volumes), SPACE, seed)
 
 
 def test_the_second_call_reads(tmp_path: Path, lessons: list[int]) -> None:
@@ -217,7 +216,8 @@ def test_another_seed_scan_or_space_is_learned_anew(tmp_path: Path, lessons: lis
     changed = [*people[:3], people[3] + np.float32(1e-3) * scan(50)]
     _cached(tmp_path, changed)
     _cached(tmp_path, people[:3])
-    cached(tmp_path, features(people), records(people), replace(SPACE, spacing=1.5), 0)
+    wide = replace(SPACE, spacing=1.5)
+    cached(tmp_path, [s.content for s in records(people)], features(people), voxels(people), wide, 0)
     assert lessons == [0, 1, 0, 0, 0]
     _cached(tmp_path, changed)
     assert len(lessons) == 5
@@ -252,6 +252,6 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, lessons: list[int], mo
 def test_scans_of_unlike_shapes_are_learned_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "LESSONS", 12)
     people = [scan(0), np.pad(scan(1), 1, mode="edge"), scan(2)[1:, :-2]]
-    found = learn(features(people), records(people), SPACE, 0)
+    found = learn(features(people), voxels(people), SPACE, 0)
     assert torch.isfinite(found.mean).all()
     assert torch.isfinite(found.encode(features(people))[0]).all()
