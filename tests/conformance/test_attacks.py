@@ -15,6 +15,7 @@ from privacy_scans import SHAPE, scan
 
 from privacy.attacks import ATTACKS, AttackResult
 from privacy.attacks.halves import unit
+from privacy.attributes import Attributes
 from privacy.codes import Codes
 from privacy.evidence import Calibration, Evidence
 from privacy.margins import Best
@@ -43,6 +44,13 @@ def _codes(copies: int, rng: np.random.Generator) -> Codes:
     return Codes(*flat, samples, real, patient, patient < TRAIN)
 
 
+def _attributes(copies: int, rng: np.random.Generator) -> Attributes:
+    """Draw an age for everyone; copies have that of the member they are copies of."""
+    real, made = rng.uniform(20, 90, TRAIN + HOLDOUT), rng.uniform(20, 90, SAMPLES)
+    made[:copies] = real[:copies]
+    return Attributes({"age": real}, {"age": made})
+
+
 @lru_cache(maxsize=64)
 def _evidence(copies: int, seed: int) -> Evidence:
     """Draw what a search would return where `copies` samples are training scans of as many patients."""
@@ -65,6 +73,7 @@ def _evidence(copies: int, seed: int) -> Evidence:
         scans=np.ones(TRAIN + HOLDOUT, np.int64),
         calibration=Calibration(np.array([0.7, 0.9]), np.array([[0.9, 1.1], [0.8, 1.2]]), 0.2),
         codes=_codes(copies, rng),
+        attributes=_attributes(copies, rng),
     )
 
 
@@ -76,6 +85,7 @@ SEEN: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "density": lambda m: m["density_p"] < 0.001 and m["density_auc_lower"] > 0.6,
     "linkability": lambda m: m["linkability_risk_lower"] > 0.3,
     "inference": lambda m: m["inference_risk_lower"] > 0.3,
+    "attributes": lambda m: m["attribute_risk_lower"] > 0.3,
 }
 ALARMS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "copying": lambda m: m["flagged"] > 0,
@@ -85,8 +95,9 @@ ALARMS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "density": lambda m: m["density_p"] <= 0.05,
     "linkability": lambda m: m["linkability_risk_lower"] > 0,
     "inference": lambda m: m["inference_risk_lower"] > 0,
+    "attributes": lambda m: m["attribute_risk_lower"] > 0,
 }
-PREFIX = {"copying": "", "identity": "", "membership": "member"}
+PREFIX = {"copying": "", "identity": "", "membership": "member", "attributes": "attribute"}
 
 
 def _run(name: str, given: Evidence, seed: int = 0) -> AttackResult:
@@ -125,12 +136,17 @@ def test_an_attack_names_its_sources_and_its_measurements(name: str) -> None:
     assert all(key.startswith(PREFIX.get(name, name)) for key in result.measurements)
 
 
+def test_without_a_table_no_attribute_is_measured() -> None:
+    result = _run("attributes", replace(_evidence(3, 1), attributes=None))
+    assert (result.measurements, result.citations) == ({}, ())
+
+
 def test_no_two_attacks_measure_under_one_name() -> None:
     keys = [key for name in ATTACKS for key in _run(name, _evidence(3, 1)).measurements]
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("name", ["distance", "density", "linkability", "inference"])
+@pytest.mark.parametrize("name", ["distance", "density", "linkability", "inference", "attributes"])
 def test_an_attack_on_codes_knows_no_patient_by_number(name: str) -> None:
     given = _evidence(20, 2)
     renamed = replace(given, codes=replace(given.codes, patient=3 * given.codes.patient + 11))
@@ -162,7 +178,13 @@ def test_what_the_files_carry_decides(key: str) -> None:
 
 def test_many_copies_are_seen_by_every_question() -> None:
     text = " ".join(_judged(60, {})[1])
-    for words in ("match one training patient", "permutation p", "can be linked", "tells the other"):
+    for words in (
+        "match one training patient",
+        "permutation p",
+        "can be linked",
+        "tells the other",
+        "tells an attribute",
+    ):
         assert words in text
 
 

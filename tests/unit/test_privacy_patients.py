@@ -33,7 +33,7 @@ def test_tables_of_other_habits_say_the_same(tmp_path: Path, text: str) -> None:
 
 
 def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Cannot read the patients"):
+    with pytest.raises(UsageError, match="Cannot read the table"):
         read_patients(_table(tmp_path, "file,subject\na,Müller\n", "latin-1"))
 
 

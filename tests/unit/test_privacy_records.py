@@ -154,7 +154,7 @@ def test_tables_of_patients_that_do_not_fit_are_refused(tmp_path: Path, text: st
 
 
 def test_missing_tables_and_lists_of_the_wrong_length_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Cannot read the patients"):
+    with pytest.raises(UsageError, match="Cannot read the table"):
         read_patients(tmp_path / "none.csv")
     with pytest.raises(UsageError, match="1 ids; expected 2"):
         collect("train", scans([0, 1]), ["A"])
