@@ -107,7 +107,7 @@ def same_person_threshold(found: Margins, patient: NDArray[np.int64], policy: Po
 
 
 def merge(patient: NDArray[np.int64], found: Margins, tau_same: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Give patients whose scans match at tau_same one number: the lowest of theirs."""
+    """Give patients whose scans match beyond tau_same one number: the lowest of theirs."""
     owner = {int(p): int(p) for p in patient}
 
     def root(p: int) -> int:
@@ -115,7 +115,7 @@ def merge(patient: NDArray[np.int64], found: Margins, tau_same: NDArray[np.float
             p = owner[p]
         return p
 
-    for row, space in np.argwhere((found.margin >= tau_same) & (found.patient >= 0)):
+    for row, space in np.argwhere((found.margin > tau_same) & (found.patient >= 0)):
         a, b = root(int(patient[row])), root(int(found.patient[row, space]))
         owner[max(a, b)] = min(a, b)
     return np.array([root(int(p)) for p in patient])

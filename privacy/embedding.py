@@ -22,9 +22,8 @@ from torch.nn.functional import normalize
 
 from privacy import planted
 from privacy.atlas import POINTS, Laid, build_atlas, lay
-from privacy.features import COARSE_STEP, Features, Space, extract, join_features, normalise_locally
+from privacy.features import COARSE_STEP, Array, Features, Space, extract, join_features, normalise_locally
 from privacy.poses import mirror_all
-from privacy.records import Scan
 from privacy.registration import Template, build_template, grid_points, warp
 
 STEP = 2.0  # embedding voxel over fine voxel
@@ -81,7 +80,7 @@ def look(scans: Features, laid: Laid, shape: tuple[int, int, int]) -> Tensor:
 
 def learn(
     real: Features,
-    scans: Sequence[Scan],
+    scans: Sequence[tuple[Array, tuple[float, ...]]],
     space: Space,
     seed: int,
     tick: Callable[[], object] = lambda: None,
@@ -91,7 +90,7 @@ def learn(
     Parameters
     ----------
     real : Features
-    scans : sequence of Scan
+    scans : sequence of (array, spacing)
         Those of the features, in the same order.
     space : Space
     seed : int
@@ -107,7 +106,7 @@ def learn(
     for start in range(0, LESSONS, CHUNK):
         numbers = range(start, min(start + CHUNK, LESSONS))
         owners = [int(order[k % len(scans)]) for k in numbers]
-        views = join_features([_view(scans[owner], k, seed, space) for owner, k in zip(owners, numbers, strict=True)])
+        views = join_features([_view(*scans[owner], k, seed, space) for owner, k in zip(owners, numbers, strict=True)])
         poses = look(views, lay(views, atlas), shape)
         origin = seen[owners]
         # The pose that fits: where the atlas is ambiguous, the other would teach that all directions are nuisances.
@@ -143,16 +142,17 @@ def nuisances(spread: Tensor) -> tuple[Tensor, Tensor]:
 
 def cached(
     folder: Path | None,
+    contents: Sequence[str],
     real: Features,
-    scans: Sequence[Scan],
+    scans: Sequence[tuple[Array, tuple[float, ...]]],
     space: Space,
     seed: int,
     tick: Callable[[], object] = lambda: None,
 ) -> Embedding:
-    """Read the embedding of these very scans from a folder, or learn it and keep it there; see `learn`."""
+    """Read the embedding of scans with these digests from a folder, or learn it and keep it there; see `learn`."""
     if folder is None:
         return learn(real, scans, space, seed, tick)
-    path = folder / f"embedding-{_key(scans, space, seed)}.safetensors"
+    path = folder / f"embedding-{_key(contents, space, seed)}.safetensors"
     try:
         return _read(path, space)
     except (OSError, SafetensorError, KeyError):
@@ -181,8 +181,8 @@ def _read(path: Path, space: Space) -> Embedding:
     return Embedding(atlas, _shape(space), stored["mean"], stored["nuisance"], stored["gain"])
 
 
-def _key(scans: Sequence[Scan], space: Space, seed: int) -> str:
-    text = "\n".join([METHOD, str(seed), repr(space), *(scan.content for scan in scans)])
+def _key(contents: Sequence[str], space: Space, seed: int) -> str:
+    text = "\n".join([METHOD, f"{LESSONS} {NUISANCES} {seed}", repr(space), *contents])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -191,6 +191,6 @@ def _shape(space: Space) -> tuple[int, int, int]:
     return d, h, w
 
 
-def _view(scan: Scan, number: int, seed: int, space: Space) -> Features:
-    disguised = planted.lesson(scan.array(), np.random.default_rng([seed, 6, number]))
-    return extract(np.ascontiguousarray(disguised, dtype=np.float32), scan.spacing, space)
+def _view(array: Array, spacing: tuple[float, ...], number: int, seed: int, space: Space) -> Features:
+    disguised = planted.lesson(array, np.random.default_rng([seed, 6, number]))
+    return extract(np.ascontiguousarray(disguised, dtype=np.float32), spacing, space)

@@ -72,8 +72,8 @@ class Features:
 def content(volume: Array) -> NDArray[np.bool_]:
     """Return the mask of everything but a flat margin that reaches the border.
 
-    Zero padding, air round a head and the empty corners of a rotated copy are margin; a dark structure inside, or a
-    crop without any margin, is content. Noise, blur and gamma hardly move the edge: intensities are first brought to
+    Zero padding, air round a head and the empty corners of a rotated copy are margin; a dark structure inside is
+    content, and so is a crop without any margin, but for dark spots at its border. Noise, blur and gamma hardly move the edge: intensities are first brought to
     a common power, the margin may be as noisy as the whole volume is, and its edge is where the nearby content falls
     to a quarter of its brightness.
     """
@@ -103,7 +103,7 @@ def _inside(volume: Array) -> NDArray[np.bool_]:
 
 def _padding(volume: Array) -> NDArray[np.bool_]:
     """Return the voxels that hold the one value most of all corners have, and reach the border."""
-    corners = volume[:: volume.shape[0] - 1, :: volume.shape[1] - 1, :: volume.shape[2] - 1].ravel()
+    corners = volume[np.ix_(*((0, n - 1) for n in volume.shape))].ravel()
     values, counts = np.unique(corners, return_counts=True)
     labels, _ = ndimage.label(np.pad(volume == values[counts.argmax()], 1, constant_values=True))
     return (labels == labels[0, 0, 0])[1:-1, 1:-1, 1:-1]

@@ -216,10 +216,12 @@ def _risks(m: _Measured, limits: Mapping[str, float]) -> list[str]:
         ("attribute_risk", "max_inference_risk", "A training patient's scan tells an attribute"),
     )
     return [
-        f"{text} through the samples more often than a held-out patient's: risk {m[key]:.1%}, at least"
-        f" {m[f'{key}_lower']:.1%} (allowed: {limits[limit]:.1%})"
+        f"{text} through the samples more often than a held-out patient's: risk {risk:.1%}, at least {lower:.1%}"
+        f" (allowed: {limits[limit]:.1%})"
         for key, limit, text in attacks
-        if (key != "attribute_risk" or key in m) and m[f"{key}_lower"] > limits[limit]
+        if key in m or key != "attribute_risk"
+        for risk, lower in [(m[key], m[f"{key}_lower"])]
+        if lower > limits[limit]
     ]
 
 

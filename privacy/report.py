@@ -147,10 +147,18 @@ def sample_rows(findings: Findings) -> list[dict[str, Any]]:
                 "flag": "match" if columns["match"][k] else "look" if columns["flagged"][k] else "",
                 "nearest_patient": scans[found.scan[k]].patient if found.scan[k] >= 0 else "",
                 "nearest_scan": scans[found.scan[k]].name if found.scan[k] >= 0 else "",
+                "candidates": _candidates(findings.matches, k, scans),
                 "row": k,
             }
         )
     return sorted(rows, key=lambda row: (-row["score"], row["file"]))
+
+
+def _candidates(matches: Matches, k: int, scans: list[Scan]) -> str:
+    """List the scans that sample `k` was registered to, each with its similarities in the order of `VIEWS`."""
+    pairs = zip(matches.index[k], matches.views[k], strict=True)
+    listed = [f"{scans[index].name} ({', '.join(f'{v:.2f}' for v in views)})" for index, views in pairs if index >= 0]
+    return "; ".join(listed)
 
 
 def tidy(value: Any) -> Any:

@@ -24,7 +24,7 @@ from privacy.codes import Vectors, assemble, vectors
 from privacy.embedding import LESSONS, cached
 from privacy.errors import InputError, UsageError
 from privacy.evidence import Evidence, gather_evidence
-from privacy.features import Array, Features, Space, crop_to_content, extract, join_features, plan_space
+from privacy.features import Array, Space, crop_to_content, extract, join_features, plan_space, shrink
 from privacy.margins import best, margins
 from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
@@ -96,6 +96,8 @@ def audit(
 
 
 Progress = Callable[[str, int | None], Any]
+Voxels = tuple[Array, tuple[float, ...]]
+"""An array and its spacing, mm."""
 
 
 def _bar(what: str, total: int | None, hidden: bool) -> Any:
@@ -137,7 +139,9 @@ def _examine(
     notes = tuple(f"{role}: {note}" for role, part in zip(ROLES, sets, strict=True) for note in part.notes)
     samples = distinct(synthetic)
     space = _common_space(train, holdout, samples)
-    cleaned = clean(_real(train, holdout, space, seed, cache, show), policy)
+    with show("preparing real scans", len(train) + len(holdout)) as bar:
+        voxels = [_shrunk(scan, space, bar.update) for scan in (*train, *holdout)]
+    cleaned = clean(_real(train, holdout, voxels, space, seed, cache, show), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
     pooled = cleaned.kept.copy()
     pooled[cleaned.kept] = even_rows(gallery.patient[cleaned.kept], is_train[cleaned.kept])
@@ -152,7 +156,7 @@ def _examine(
         name: attack(evidence, policy, np.random.default_rng([seed, 3, k]))
         for k, (name, attack) in enumerate(ATTACKS.items())
     }
-    power = _power(train, cleaned, evidence, policy, seed, show)
+    power = _power(voxels[: len(train)], cleaned, evidence, policy, seed, show)
     with show("searching headers", len(synthetic)) as bar:
         metadata = examine(synthetic, [*train, *holdout], tick=bar.update)
     return Findings(
@@ -187,7 +191,7 @@ class Found:
 
 
 def search(
-    volumes: Iterable[tuple[Array, tuple[float, ...]]],
+    volumes: Iterable[Voxels],
     gallery: Gallery,
     sides: Sequence[NDArray[np.bool_]],
     tick: Callable[[int], object] = lambda count: None,
@@ -246,35 +250,40 @@ def _mm(extents: NDArray[np.float64]) -> str:
     return " x ".join(f"{edge:.0f}" for edge in np.median(extents, 0)) + " mm"
 
 
+def _shrunk(scan: Scan, space: Space, tick: Callable[[], object]) -> Voxels:
+    tick()
+    return shrink(scan.array(), scan.spacing, space)
+
+
 def _real(
-    train: Sequence[Scan], holdout: Sequence[Scan], space: Space, seed: int, cache: Path | None, show: Progress
+    train: Sequence[Scan],
+    holdout: Sequence[Scan],
+    voxels: Sequence[Voxels],
+    space: Space,
+    seed: int,
+    cache: Path | None,
+    show: Progress,
 ) -> RealScans:
     scans = [*train, *holdout]
-    with show("preparing real scans", len(scans)) as bar:
-        features = join_features([_extracted(scan, space, bar.update) for scan in scans])
+    features = join_features([extract(array, spacing, space) for array, spacing in voxels])
+    # In an order that knows no sides, so that the embedding cannot tell them apart.
+    order = sorted(range(len(scans)), key=lambda k: (scans[k].content, scans[k].sha256))
     with show("learning the embedding", LESSONS) as bar:
-        # In an order that knows no sides, so that the embedding cannot tell them apart.
-        order = sorted(range(len(scans)), key=lambda k: (scans[k].content, scans[k].sha256))
-        embedding = cached(cache, features[order], [scans[k] for k in order], space, seed, bar.update)
+        lessons = (features[order], [voxels[k] for k in order], space, seed, bar.update)
+        embedding = cached(cache, [scans[k].content for k in order], *lessons)
     numbers: dict[str, int] = {}
     patient = np.array([numbers.setdefault(scan.patient, len(numbers)) for scan in scans])
     is_train = np.arange(len(patient)) < len(train)
     return RealScans(build_gallery(features, patient, space, embedding), is_train)
 
 
-def _extracted(scan: Scan, space: Space, tick: Callable[[], object]) -> Features:
-    features = extract(scan.array(), scan.spacing, space)
-    tick()
-    return features
-
-
 def _power(
-    train: Sequence[Scan], cleaned: Cleaned, evidence: Evidence, policy: Policy, seed: int, show: Progress
+    train: Sequence[Voxels], cleaned: Cleaned, evidence: Evidence, policy: Policy, seed: int, show: Progress
 ) -> Power:
     """Plant copies of training scans and count those that the very same search and thresholds find."""
     plan, gallery = planted.plan(len(train), seed), cleaned.real.gallery
     with show("finding planted copies", len(plan)) as bar:
-        copies = ((planted.DISGUISES[name](train[k].array(), rng), train[k].spacing) for name, k, rng in plan)
+        copies = ((planted.DISGUISES[name](train[k][0], rng), train[k][1]) for name, k, rng in plan)
         matches = search(copies, gallery, (cleaned.real.is_train,), bar.update).sides[0]
     found = best(margins(matches, gallery.patient, cleaned.weights), matches, evidence.calibration.tau_id)
     hit = (found.score >= 1) & (found.patient == gallery.patient[[k for _, k, _ in plan]])

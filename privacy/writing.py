@@ -231,7 +231,7 @@ def _write_pairs(report: AuditReport, findings: Findings, folder: Path) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(stream, (*COLUMNS, "candidates"), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
