@@ -73,9 +73,9 @@ def content(volume: Array) -> NDArray[np.bool_]:
     """Return the mask of everything but a flat margin that reaches the border.
 
     Zero padding, air round a head and the empty corners of a rotated copy are margin; a dark structure inside is
-    content, and so is a crop without any margin, but for dark spots at its border. Noise, blur and gamma hardly move the edge: intensities are first brought to
-    a common power, the margin may be as noisy as the whole volume is, and its edge is where the nearby content falls
-    to a quarter of its brightness.
+    content, and so is a crop without any margin, but for dark spots at its border. Noise, blur and gamma hardly move
+    the edge: intensities are first brought to a common power, the margin may be as noisy as the whole volume is, and
+    its edge is where the nearby content falls to a quarter of its brightness.
     """
     padding = _padding(volume)
     if 0.05 < padding.mean() < 1 and volume[padding][0] > np.median(volume[~padding]):
