@@ -7,6 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported: the workers share the cores, and waiting threads that spin take them from the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from releases import Made, make_audit, make_samples
 
 
