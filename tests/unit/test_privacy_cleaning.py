@@ -31,7 +31,7 @@ def test_merging_is_transitive_and_takes_the_lowest_number() -> None:
 
 
 def test_one_space_is_enough_to_merge_each_by_its_own_threshold() -> None:
-    found = _found([[8, 9], [7, 9], [8, 7]], [[1.0, 3.0], [1.9, 2.0], [0.1, 2.9]])
+    found = _found([[8, 9], [7, 9], [8, 7]], [[1.0, 3.1], [1.9, 2.0], [0.1, 3.0]])
     assert merge(np.array([7, 8, 9]), found, np.array([2.0, 3.0])).tolist() == [7, 8, 7]
 
 
