@@ -74,21 +74,24 @@ def clean(real: RealScans, policy: Policy) -> Cleaned:
         Its false-match rate and confidence place tau_same.
     """
     for _ in range(ROUNDS):
-        cleaned = _compare(real, policy)
-        merged = merge(real.gallery.patient, cleaned.found, cleaned.tau_same)
+        cleaned, anywhere = _compare(real, policy)
+        merged = merge(real.gallery.patient, anywhere, cleaned.tau_same)
         if (merged == real.gallery.patient).all():
             return cleaned
         real = replace(real, gallery=replace(real.gallery, patient=merged))
-    return _compare(real, policy)
+    return _compare(real, policy)[0]
 
 
-def _compare(real: RealScans, policy: Policy) -> Cleaned:
+def _compare(real: RealScans, policy: Policy) -> tuple[Cleaned, Margins]:
+    """Compare every real scan with the training scans of others, and with all scans of others: one person may have two
+    names on either side."""
     patient = real.gallery.patient
-    matches = _against_others(real)
+    matches, everywhere = _against_others(real)
     weights = weigh(np.maximum(_scales(matches, patient), LEAST_SCALE))
-    found = margins(matches, patient, weights)
+    anywhere = margins(everywhere, patient, weights)
     kept = ~np.isin(patient, patient[real.is_train]) | real.is_train
-    return Cleaned(real, kept, weights, matches, found, same_person_threshold(found, patient, policy))
+    tau_same = same_person_threshold(anywhere, patient, policy)
+    return Cleaned(real, kept, weights, matches, margins(matches, patient, weights), tau_same), anywhere
 
 
 def same_person_threshold(found: Margins, patient: NDArray[np.int64], policy: Policy) -> NDArray[np.float64]:
@@ -126,8 +129,8 @@ def _scales(matches: Matches, patient: NDArray[np.int64]) -> NDArray[np.float64]
     return np.median(margins(matches, patient, np.eye(len(VIEWS))).margin, 0)
 
 
-def _against_others(real: RealScans) -> Matches:
-    """Match every real scan against the training scans of all other patients."""
+def _against_others(real: RealScans) -> list[Matches]:
+    """Match every real scan against the training scans of all other patients, and against all their scans."""
     gallery = real.gallery
-    allowed = torch.from_numpy((gallery.patient[:, None] != gallery.patient[None]) & real.is_train[None])
-    return match(gallery.queries, gallery, [allowed])[0]
+    others = torch.from_numpy(gallery.patient[:, None] != gallery.patient[None])
+    return match(gallery.queries, gallery, [others & torch.from_numpy(real.is_train), others])

@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 
 from privacy import planted
 from privacy.atlas import POINTS, Laid, build_atlas, lay
+from privacy.errors import UsageError
 from privacy.features import COARSE_STEP, Array, Features, Space, extract, join_features, normalise_locally
 from privacy.poses import mirror_all
 from privacy.registration import Template, build_template, grid_points, warp
@@ -157,10 +158,13 @@ def cached(
         return _read(path, space)
     except (OSError, SafetensorError, KeyError):
         embedding = learn(real, scans, space, seed, tick)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
-    save_file(_tensors(embedding), part)
-    part.replace(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".part-{path.name}")
+        save_file(_tensors(embedding), part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"Cannot keep the embedding in {folder}", found=" ".join(str(error).split())) from error
     return embedding
 
 

@@ -32,7 +32,8 @@ class Margins:
     scan, patient : ndarray of int64
         Of that candidate; -1 where a query has none.
     margin : ndarray
-        Its evidence minus the mean evidence of the best matches of the next `OTHERS` patients; 0 where there is none.
+        Its evidence minus the mean evidence of the best matches of the next `OTHERS` patients; 0 where there is none
+        to compare with.
     """
 
     place: NDArray[np.int64]
@@ -101,7 +102,7 @@ def _margins(evidence: Floats, owner: NDArray[np.int64]) -> tuple[NDArray[np.int
     others[:, 0] = False
     others &= np.cumsum(others, 1) <= OTHERS
     background = np.where(others, ranked, 0).sum(1) / np.maximum(others.sum(1), 1)
-    return order[:, 0], np.where(owners[:, 0] >= 0, ranked[:, 0] - background, 0.0)
+    return order[:, 0], np.where(others.any(1), ranked[:, 0] - background, 0.0)
 
 
 def best(found: Margins, matches: Matches, tau: Floats) -> Best:

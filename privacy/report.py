@@ -133,6 +133,7 @@ def sample_rows(findings: Findings) -> list[dict[str, Any]]:
     """Return one row for each synthetic file: scores, p-value, flag and the nearest patient."""
     columns = {key: column for result in findings.results.values() for key, column in result.per_sample.items()}
     found, scans = findings.evidence.samples, [*findings.train, *findings.holdout]
+    held_out = findings.evidence.samples_holdout
     row_of = {scan.content: k for k, scan in enumerate(findings.samples)}
     rows = []
     for scan in findings.synthetic:
@@ -142,9 +143,11 @@ def sample_rows(findings: Findings) -> list[dict[str, Any]]:
                 "file": scan.name,
                 "score": tidy(float(found.score[k])),
                 "similarity": tidy(float(found.similarity[k])),
-                "holdout_similarity": tidy(float(findings.evidence.samples_holdout.similarity[k])),
+                "holdout_similarity": tidy(float(held_out.similarity[k])),
+                "holdout_score": tidy(float(held_out.score[k])),
+                "holdout_patient": scans[held_out.scan[k]].patient if held_out.scan[k] >= 0 else "",
                 "p_value": tidy(float(columns["p_value"][k])),
-                "flag": "match" if columns["match"][k] else "look" if columns["flagged"][k] else "",
+                "flag": _flag(columns["match"][k], held_out.score[k] >= 1, columns["flagged"][k]),
                 "nearest_patient": scans[found.scan[k]].patient if found.scan[k] >= 0 else "",
                 "nearest_scan": scans[found.scan[k]].name if found.scan[k] >= 0 else "",
                 "candidates": _candidates(findings.matches, k, scans),
@@ -152,6 +155,10 @@ def sample_rows(findings: Findings) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (-row["score"], row["file"]))
+
+
+def _flag(matches: bool, held_out: bool, unusual: bool) -> str:
+    return "match" if matches else "holdout-match" if held_out else "look" if unusual else ""
 
 
 def _candidates(matches: Matches, k: int, scans: list[Scan]) -> str:

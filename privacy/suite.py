@@ -31,7 +31,7 @@ from privacy.policy import Policy, load_policy
 from privacy.records import Collection, Patients, Scan, Source, gather, image_folder
 from privacy.report import AuditReport, Findings, Power, build_report
 from privacy.similarity import Gallery, Matches, Queries, build_gallery, join, match
-from privacy.writing import cache_folder, write_report
+from privacy.writing import cache_folder, prepare_folders, write_report
 
 ROLES = ("train", "holdout", "synthetic")
 CHUNK = 64
@@ -84,6 +84,8 @@ def audit(
     """
     rules, out = load_policy(policy), None if out is None else Path(out)
     _refuse_places({"train": train, "holdout": holdout, "synthetic": synthetic}, out)
+    if out is not None:
+        prepare_folders(out)
     show = partial(_bar, hidden=not progress)
     parts = zip(ROLES, (train, holdout, synthetic), (train_patients, holdout_patients, None), strict=True)
     with show("reading", None) as bar:
@@ -143,6 +145,12 @@ def _examine(
         voxels = [_shrunk(scan, space, bar.update) for scan in (*train, *holdout)]
     cleaned = clean(_real(train, holdout, voxels, space, seed, cache, show), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
+    if not cleaned.usable.any():
+        raise InputError(
+            "No two training patients are left to compare",
+            found=f"{len(np.unique(gallery.patient))} patients in all",
+            next_step="Check the patients' identifiers",
+        )
     pooled = cleaned.kept.copy()
     pooled[cleaned.kept] = even_rows(gallery.patient[cleaned.kept], is_train[cleaned.kept])
     with show("searching samples", len(samples)) as bar:

@@ -14,7 +14,18 @@ from privacy.drawing import draw_pair
 from privacy.errors import UsageError
 from privacy.report import AuditReport, Findings
 
-COLUMNS = ("file", "score", "similarity", "holdout_similarity", "p_value", "flag", "nearest_patient", "nearest_scan")
+COLUMNS = (
+    "file",
+    "score",
+    "similarity",
+    "p_value",
+    "flag",
+    "nearest_patient",
+    "nearest_scan",
+    "holdout_score",
+    "holdout_similarity",
+    "holdout_patient",
+)
 RISKS = {
     "linkability": "link two halves of a scan (linkability)",
     "inference": "tell one half from the other (inference)",
@@ -37,7 +48,6 @@ def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
     try:
         for folder in (release, steward):
             _require_audit(folder)
-        for folder in (release, steward):
             _empty(folder)
         _write_pairs(report, findings, steward / "pairs")
         _write(steward / "samples.csv", _table(report.samples))
@@ -49,10 +59,27 @@ def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
         raise UsageError(f"Cannot write the reports to {out}", found=error.strerror or str(error)) from error
 
 
+def prepare_folders(out: Path) -> None:
+    """Make the two folders before hours of work are put into what they cannot hold; an earlier audit stays.
+
+    Raises
+    ------
+    UsageError
+        If they cannot be made, or hold what an audit did not write.
+    """
+    try:
+        for folder in (out / "release", out / "steward"):
+            folder.mkdir(parents=True, exist_ok=True)
+            _require_audit(folder)
+    except OSError as error:
+        raise UsageError(f"Cannot write the reports to {out}", found=error.strerror or str(error)) from error
+
+
 def _require_audit(folder: Path) -> None:
     """Refuse to replace a folder that an audit did not write."""
     ours = {"report.json", "report.md", "samples.csv", "pairs", CACHE}
-    others = sorted(p.name for p in folder.iterdir() if p.name not in ours) if folder.is_dir() else []
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    others = sorted(name for name in names if name not in ours and not name.startswith("."))
     if others:
         raise UsageError(
             f"{folder} is not an earlier audit's", found=others[0], next_step="Give --out a folder of its own"
@@ -98,7 +125,7 @@ they are most like that at most {limits["false_match_rate"]:.1%} of honest sets 
 score is {m["largest_score"]:.3f}, that of held-out scans {m["largest_null_score"]:.3f}; {m["null_matches"]} of
 {m["null_scans"]} of these reach tau_id. At most {m["copy_rate_upper"]:.2%} of all samples from this source match, at
 {limits["confidence"]:.0%} confidence. Training matches exceed held-out ones by {m["match_excess"]:.2%} (bound
-{m["match_excess_upper"]:.2%}).
+{m["match_excess_upper"]:.2%}); {m["holdout_matches"]} samples match a held-out patient.
 
 ## Do samples resemble training more than held-out patients do?
 
@@ -110,8 +137,8 @@ filters samples; it does not decide the verdict.
 
 Of the samples' nearest patients {m["member_share"][0]:.1%} were in training; {m["member_share_expected"]:.1%} are
 expected by chance. Permutation by patient: p = {m["membership_p"]:.3g}. This test could have seen
-{m["membership_smallest_patients"]} copied patients or more, if nothing else were in the set. Two attacks, permuted
-likewise: distance (AUC {m["distance_auc"]:.2f}, p = {m["distance_p"]:.3g}) and density ratio (AUC
+{m["membership_smallest_patients"] or "no number of"} copied patients or more, if nothing else were in the set. Two
+attacks, permuted likewise: distance (AUC {m["distance_auc"]:.2f}, p = {m["distance_p"]:.3g}) and density ratio (AUC
 {m["density_auc"]:.2f}, p = {m["density_p"]:.3g}). Holm's correction is over the three.
 
 {_risks_markdown(release)}
@@ -154,9 +181,7 @@ def _power_markdown(release: dict[str, Any]) -> str:
     return f"""## What could this audit have seen?
 
 It planted {power["planted"]} copies of training scans and found {power["found"]} by the same search and threshold:
-recall {power["recall"]:.1%}, at least {power["recall_lower"]:.1%}. A set of this size in which
-{power["smallest_detectable_copies"]} samples ({power["smallest_detectable_rate"]:.2%}) are such copies would have been
-refused, at {limits["confidence"]:.0%} confidence.
+recall {power["recall"]:.1%}, at least {power["recall_lower"]:.1%}. {_seen(release)}
 
 | disguise | found |
 |---|---|
@@ -176,6 +201,17 @@ Comparison: {release["space"]["method"]}; voxels of {release["space"]["voxel_mm"
 """
 
 
+def _seen(release: dict[str, Any]) -> str:
+    power, confidence = release["power"], release["policy"]["thresholds"]["confidence"]
+    count = power["smallest_detectable_copies"]
+    if not 0 < count <= release["measurements"]["samples"]:
+        return f"No number of copies in a set of this size would have been seen at {confidence:.0%} confidence."
+    return (
+        f"In a set of this size one of {count} such copies or more ({power['smallest_detectable_rate']:.2%}) would have"
+        f" been seen, at {confidence:.0%} confidence."
+    )
+
+
 def steward_markdown(report: AuditReport) -> str:
     """List the pairs by name, then what was merged and purged."""
     steward = report.steward
@@ -192,7 +228,8 @@ def steward_markdown(report: AuditReport) -> str:
             "",
             "## Flagged samples" if any(row["flag"] for row in rows) else "## Closest samples; none is flagged",
             "",
-            "`match` reaches tau_id; `look` is flagged at the false discovery rate. Pairs are drawn in `pairs/`.",
+            "`match` reaches tau_id, `holdout-match` reaches it with a held-out patient; `look` is flagged at the false"
+            f" discovery rate. Pairs with training scans are drawn in `pairs/`, the first {MOST_DRAWN} at most.",
             "",
             "| " + " | ".join(COLUMNS) + " |",
             "|" + "---|" * len(COLUMNS),

@@ -75,6 +75,9 @@ def audit_and_export(run: Run, out: Path, *, progress: bool) -> tuple[str, str]:
     from synthmed.export import approve, export
 
     prepared, policy = run.stage("prepare"), run.config.audit.policy
+    # The real scans are the same, and so is what the first audit learned from them.
+    learned = run.stage("audit") / "steward" / "cache"
+    shutil.copytree(learned, out / "audit" / "steward" / "cache", dirs_exist_ok=True)
     privacy.audit(
         train=prepared / "train",
         holdout=prepared / "holdout",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from privacy.attack_stats import permutation_test
 from privacy.attacks.result import AttackResult
 from privacy.evidence import Evidence
-from privacy.policy import Policy
+from privacy.policy import MEMBERSHIP, Policy
 
 DEPTHS = (1.0, 0.5, 0.25, 0.1)
 LEAST = 5  # samples at a depth
@@ -34,7 +34,7 @@ def membership(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> 
             "member_share_depth": list(DEPTHS),
             "member_share_p": each,
             "member_share_expected": expected,
-            "membership_smallest_patients": _smallest(member, policy.thresholds["min_membership_p"]),
+            "membership_smallest_patients": _smallest(member, policy.thresholds["min_membership_p"] / len(MEMBERSHIP)),
         },
         {},
         (
