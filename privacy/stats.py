@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
-ROBUST = 0.8  # quantile that a robust scale is taken from
+ROBUST = 0.7  # quantile that a robust scale is taken from
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[float, float]:

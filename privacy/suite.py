@@ -31,7 +31,7 @@ from privacy.policy import Policy, load_policy
 from privacy.records import Collection, Patients, Scan, Source, gather, image_folder
 from privacy.report import AuditReport, Findings, Power, build_report
 from privacy.similarity import Gallery, Matches, Queries, build_gallery, join, match
-from privacy.writing import cache_folder, prepare_folders, write_report
+from privacy.writing import cache_folder, check_folders, write_report
 
 ROLES = ("train", "holdout", "synthetic")
 CHUNK = 64
@@ -85,7 +85,7 @@ def audit(
     rules, out = load_policy(policy), None if out is None else Path(out)
     _refuse_places({"train": train, "holdout": holdout, "synthetic": synthetic}, out)
     if out is not None:
-        prepare_folders(out)
+        check_folders(out)
     show = partial(_bar, hidden=not progress)
     parts = zip(ROLES, (train, holdout, synthetic), (train_patients, holdout_patients, None), strict=True)
     with show("reading", None) as bar:

@@ -59,20 +59,19 @@ def write_report(report: AuditReport, findings: Findings, out: Path) -> None:
         raise UsageError(f"Cannot write the reports to {out}", found=error.strerror or str(error)) from error
 
 
-def prepare_folders(out: Path) -> None:
-    """Make the two folders before hours of work are put into what they cannot hold; an earlier audit stays.
+def check_folders(out: Path) -> None:
+    """Refuse folders that cannot hold the reports, before the work is done; nothing is written.
 
     Raises
     ------
     UsageError
-        If they cannot be made, or hold what an audit did not write.
+        If they hold what an audit did not write, or cannot be written.
     """
-    try:
-        for folder in (out / "release", out / "steward"):
-            folder.mkdir(parents=True, exist_ok=True)
-            _require_audit(folder)
-    except OSError as error:
-        raise UsageError(f"Cannot write the reports to {out}", found=error.strerror or str(error)) from error
+    for folder in (out / "release", out / "steward"):
+        _require_audit(folder)
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"Cannot write the reports to {out}", found=f"no permission in {above}")
 
 
 def _require_audit(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Workers ignore Ctrl-C; the tests of interruptions must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from releases import Made, make_audit, make_samples
 
