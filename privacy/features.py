@@ -148,10 +148,7 @@ def plan_space(extents: NDArray[np.float64], native: float) -> Space:
 
 def to_grid(volume: Array, spacing: tuple[float, ...], step: float, shape: tuple[int, int, int]) -> Array:
     """Resample a volume about its centre onto an isotropic grid, smoothing first where voxels grow; 0 outside."""
-    factor = step / np.asarray(spacing)
-    smooth = ndimage.gaussian_filter(volume, 0.5 * np.sqrt(np.maximum(factor**2 - 1, 0)))
-    offset = (np.array(volume.shape) - 1) / 2 - (np.array(shape) - 1) / 2 * factor
-    return ndimage.affine_transform(smooth, factor, offset, output_shape=shape, order=1, mode="constant")
+    return _resample(volume, step / np.asarray(spacing), shape, "constant")
 
 
 def shrink(volume: Array, spacing: tuple[float, ...], space: Space) -> tuple[Array, tuple[float, ...]]:
@@ -160,10 +157,15 @@ def shrink(volume: Array, spacing: tuple[float, ...], space: Space) -> tuple[Arr
     if all(new < 1.25 * old for new, old in zip(step, spacing, strict=True)):
         return volume, spacing
     factor = np.array(step) / np.array(spacing)
+    i, j, k = (max(1, int(n / f)) for n, f in zip(volume.shape, factor, strict=True))
+    return _resample(volume, factor, (i, j, k), "nearest"), step
+
+
+def _resample(volume: Array, factor: NDArray[np.float64], shape: tuple[int, int, int], mode: str) -> Array:
+    """Resample about the centre to voxels `factor` times as large, smoothing first where they grow."""
     smooth = ndimage.gaussian_filter(volume, 0.5 * np.sqrt(np.maximum(factor**2 - 1, 0)))
-    shape = np.maximum(np.floor(np.array(volume.shape) / factor), 1).astype(int)
-    offset = (np.array(volume.shape) - 1) / 2 - (shape - 1) / 2 * factor
-    return ndimage.affine_transform(smooth, factor, offset, output_shape=tuple(shape), order=1, mode="nearest"), step
+    offset = (np.array(volume.shape) - 1) / 2 - (np.array(shape) - 1) / 2 * factor
+    return ndimage.affine_transform(smooth, factor, offset, output_shape=shape, order=1, mode=mode)
 
 
 def normalise_locally(volume: Tensor, mask: Tensor, inner: float, outer: float) -> Tensor:

@@ -145,14 +145,7 @@ def _examine(
         voxels = [_shrunk(scan, space, bar.update) for scan in (*train, *holdout)]
     cleaned = clean(_real(train, holdout, voxels, space, seed, cache, show), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
-    if not cleaned.usable.any():
-        raise InputError(
-            "No two training patients are left to compare",
-            found=f"{len(np.unique(gallery.patient))} patients in all",
-            next_step="Check the patients' identifiers",
-        )
-    pooled = cleaned.kept.copy()
-    pooled[cleaned.kept] = even_rows(gallery.patient[cleaned.kept], is_train[cleaned.kept])
+    pooled = _pooled(cleaned)
     with show("searching samples", len(samples)) as bar:
         scans = ((scan.array(), scan.spacing) for scan in samples)
         found = search(scans, gallery, (is_train, ~is_train & cleaned.kept, pooled), bar.update)
@@ -182,6 +175,20 @@ def _examine(
         power,
         metadata,
     )
+
+
+def _pooled(cleaned: Cleaned) -> NDArray[np.bool_]:
+    """Mark the scans that a search blind to sides looks at; refuse where nobody is left to compare a patient with."""
+    patient, kept = cleaned.real.gallery.patient, cleaned.kept
+    if not cleaned.usable.any():
+        raise InputError(
+            "No two training patients are left to compare",
+            found=f"{len(np.unique(patient))} patients in all",
+            next_step="Check the patients' identifiers",
+        )
+    pooled = kept.copy()
+    pooled[kept] = even_rows(patient[kept], cleaned.real.is_train[kept])
+    return pooled
 
 
 def _attributes(path: Path, sets: Sequence[Collection], cleaned: Cleaned, samples: Sequence[Scan]) -> Attributes:
