@@ -168,9 +168,13 @@ class AuditConfig(_Section):
 
 
 class ExportConfig(_Section):
-    """What the release says about itself."""
+    """What is released, in which formats, and what the release says about itself."""
 
-    formats: tuple[Literal["nifti"], ...] = ("nifti",)
+    formats: tuple[Literal["nifti", "dicom", "bids"], ...] = Field(("nifti",), min_length=1)
+    enhanced: bool = False
+    compression: Literal["none", "rle", "jpeg-ls", "jpeg-2000", "htj2k"] = "none"
+    key: Path | None = None
+    validate_with_tools: bool = False
     title: str = "Synthetic cohort"
     license: str = "not stated: ask the publisher"
     source_statement: str = "A private cohort; the scans themselves are not part of this release."

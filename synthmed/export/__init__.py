@@ -16,15 +16,16 @@ from synthmed.config import ExportConfig
 from synthmed.errors import ConfigError, ReleaseRefused
 from synthmed.export.approval import ReleaseApproval, approve, parse_report
 from synthmed.export.card import render_card, render_license
-from synthmed.export.cohort import ApprovedCohort, open_approved
-from synthmed.export.nifti import Columns, write_nifti
+from synthmed.export.cohort import ApprovedCohort, Columns, open_approved
+from synthmed.export.findings import Finding
+from synthmed.export.nifti import write_nifti
 from synthmed.export.samples import Sample
-from synthmed.export.verify import GATE_SCHEMA, SUMS, Finding, verify
+from synthmed.export.verify import GATE_SCHEMA, SUMS, verify
 from synthmed.files import sha256_file, storage_errors, write_json, write_text
 
 __all__ = ["EXPORTERS", "ApprovedCohort", "Finding", "ReleaseApproval", "approve", "export", "verify"]
 
-Exporter = Callable[[ApprovedCohort, Path], Columns]
+Exporter = Callable[[ApprovedCohort, Path, ExportConfig], Columns]
 EXPORTERS: dict[str, Exporter] = {"nifti": write_nifti}
 
 
@@ -114,7 +115,7 @@ def _exists(out: Path) -> ConfigError:
 def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: Path) -> None:
     columns: Columns = {sample.name: {} for sample in cohort.samples}
     for exporter in (EXPORTERS[name] for name in config.formats):
-        for case, cells in exporter(cohort, part).items():
+        for case, cells in exporter(cohort, part, config).items():
             columns[case] |= cells
     approval = cohort.approval
     (part / "audit").mkdir()

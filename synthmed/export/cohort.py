@@ -8,6 +8,8 @@ from pathlib import Path
 from synthmed.export.approval import ReleaseApproval
 from synthmed.export.samples import GENERATION, SUFFIX, TABLE, Description, Sample, parse_description, parse_samples
 
+Columns = dict[str, dict[str, str]]
+
 
 @dataclass(frozen=True)
 class ApprovedCohort:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 
+from synthmed.config import ExportConfig
 from synthmed.errors import InputError, ReleaseRefused
-from synthmed.export.cohort import ApprovedCohort
+from synthmed.export.cohort import ApprovedCohort, Columns
 from synthmed.export.samples import SUFFIX, Sample
 from synthmed.files import sha256_file, write_json
 from synthmed.io import read_label, write_volume
@@ -28,10 +29,9 @@ MARK = b"SYNTHETIC"
 _HEADER_BYTES, _EXTENDED_BYTES = 348, 352
 _GZIP_EXTRAS = 0x04 | 0x08 | 0x10  # FEXTRA, FNAME, FCOMMENT of RFC 1952
 _FREE_TEXT = ("data_type", "db_name", "aux_file", "intent_name")
-Columns = dict[str, dict[str, str]]
 
 
-def write_nifti(cohort: ApprovedCohort, release: Path) -> Columns:
+def write_nifti(cohort: ApprovedCohort, release: Path, config: ExportConfig) -> Columns:
     """Write images, labels, ``dataset.json`` and ``datalist.json`` under ``release/nifti``.
 
     Parameters
@@ -39,6 +39,8 @@ def write_nifti(cohort: ApprovedCohort, release: Path) -> Columns:
     cohort : ApprovedCohort
     release : Path
         The release being written.
+    config : ExportConfig
+        Not used: there is one way to write NIfTI.
 
     Returns
     -------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from privacy.errors import AuditError
 from privacy.policy import BUNDLED, judge, load_policy, policy_from_values
 from synthmed.export.approval import parse_report
+from synthmed.export.findings import Finding
 from synthmed.export.nifti import CHANNEL, ROOT, read_header
 from synthmed.export.samples import SUFFIX
 from synthmed.files import sha256_file
@@ -20,18 +20,6 @@ SUMS, GATE, REPORT = "SHA256SUMS", "audit/gate.json", "audit/report.json"
 GATE_SCHEMA = "synthmed-gate/1"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _REQUIRED = ("README.md", "LICENSE", "cases.csv", REPORT, "audit/report.md", GATE)
-
-
-@dataclass(frozen=True, order=True)
-class Finding:
-    """One thing that is wrong with one file of a release."""
-
-    path: str
-    problem: str
-
-    def __str__(self) -> str:
-        path = self.path.encode("utf-8", "backslashreplace").decode()
-        return f"{path}: {self.problem}"
 
 
 def verify(release: Path) -> list[Finding]:

@@ -1,0 +1,183 @@
+"""The verbs that plan, run and continue a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthmed.cli.app import app
+from synthmed.cli.common import (
+    Covariates,
+    Images,
+    Labels,
+    Modality,
+    Quiet,
+    RunDir,
+    Set,
+    Source,
+    Subjects,
+    Target,
+    cohort,
+    is_cohort,
+    say,
+    stages,
+)
+from synthmed.errors import ConfigError
+
+
+@app.command()
+def plan(
+    source: Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The configuration to write.")] = Path("config.yaml"),
+    images: Images = None,
+    labels: Labels = None,
+    subjects: Subjects = None,
+    covariates: Covariates = None,
+    modality: Modality = None,
+) -> None:
+    """Propose a configuration for a cohort.
+
+    It fits the scans and this machine's memory and cores.
+
+    Example: synthmed plan scans/ --images imagesTr --labels labelsTr --subjects subjects.csv -o mine.yaml
+    """
+    from synthmed.files import write_text
+    from synthmed.prepare.planner import plan_cohort
+
+    if output.exists():
+        raise ConfigError(f"{output} exists already", next_step="Remove it or name another file with -o")
+    found = cohort(source, images, labels, subjects, covariates, modality)
+    _, text = plan_cohort(found)
+    write_text(output, text)
+    typer.echo(f"{text}\nWritten to {output}. Next: synthmed run {output}")
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        str, typer.Argument(help="A configuration, a run, or the scans themselves (then it plans first).")
+    ],
+    run_dir: RunDir = None,
+    set_: Set = None,
+    images: Images = None,
+    labels: Labels = None,
+    subjects: Subjects = None,
+    covariates: Covariates = None,
+    modality: Modality = None,
+    quiet: Quiet = False,
+) -> None:
+    """Read a cohort and split it by patient.
+
+    Puts every scan on one grid and prints the cohort's fingerprint.
+
+    Example: synthmed prepare scans/ --subjects subjects.csv --run-dir runs/mine
+    """
+    from synthmed.cohort.read import format_fingerprint
+    from synthmed.files import read_json
+    from synthmed.pipeline import open_run, run_stages
+    from synthmed.stages import Run
+
+    if is_cohort(source):
+        from synthmed.config import apply_overrides
+        from synthmed.prepare.planner import plan_cohort
+
+        config, _ = plan_cohort(cohort(source, images, labels, subjects, covariates, modality))
+        config = apply_overrides(config, set_ or ())
+        run = Run(config, run_dir or Path("runs") / config.name)
+    else:
+        run = open_run(source, run_dir, set_ or ())
+    run_stages(run, "prepare", progress=not quiet, say=say(quiet))
+    typer.echo(format_fingerprint(read_json(run.stage("prepare") / "fingerprint.json")))
+    typer.echo(f"Prepared in {run.stage('prepare')}. Next: synthmed run {run.root}")
+
+
+@app.command()
+def train(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+    """Train the autoencoder and the denoiser.
+
+    Prepares first, where that was not done; a killed training resumes exactly.
+
+    Example: synthmed train hippocampus_mri --set denoiser_training.max_steps=2000
+    """
+    run = stages(target, run_dir, set_, quiet, "denoiser")
+    typer.echo(f"Trained in {run.root}. Next: synthmed generate {run.root} -n 100")
+
+
+@app.command()
+def generate(
+    target: Target,
+    number: Annotated[int | None, typer.Option("-n", "--num-samples", help="How many volumes.")] = None,
+    run_dir: RunDir = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw labelled volumes from the model.
+
+    Goes on where it stopped, and extends a smaller set.
+
+    Example: synthmed generate runs/hippocampus_mri -n 500
+    """
+    overrides = [*(set_ or ()), *([f"sampling.num_samples={number}"] if number is not None else [])]
+    run = stages(target, run_dir, overrides, quiet, "generate")
+    typer.echo(f"{run.config.sampling.num_samples} volumes in {run.stage('generate')}. They are not audited yet.")
+
+
+@app.command()
+def evaluate(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+    """Measure fidelity and utility.
+
+    Utility is what a segmenter trained on the synthetic set scores on held-out patients.
+
+    Example: synthmed evaluate runs/hippocampus_mri
+    """
+    from synthmed.evaluation import format_evaluation
+    from synthmed.files import read_json
+
+    run = stages(target, run_dir, set_, quiet, "evaluate")
+    typer.echo(format_evaluation(read_json(run.stage("evaluate") / "evaluation.json")))
+
+
+@app.command()
+def audit(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+    """Audit a run's synthetic set.
+
+    Exit code 0 PASS, 3 FAIL, 4 INCONCLUSIVE.
+
+    For sets from another generator: python -m privacy audit --train DIR --holdout DIR --synthetic DIR --out DIR
+
+    Example: synthmed audit runs/hippocampus_mri --set audit.policy=strict
+    """
+    from synthmed.files import read_json
+
+    run = stages(target, run_dir, set_, quiet, "audit")
+    report = read_json(run.stage("audit") / "release" / "report.json")
+    typer.echo((run.stage("audit") / "release" / "report.md").read_text(encoding="utf-8"))
+    raise typer.Exit({"PASS": 0, "FAIL": 3}.get(report["verdict"], 4))
+
+
+@app.command()
+def run(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+    """Do all of it, skipping what is done.
+
+    Prepare, train, generate, evaluate, audit and, if the audit passes, export.
+
+    Example: synthmed run hippocampus_mri
+    """
+    from synthmed.summary import summarise
+
+    typer.echo(summarise(stages(target, run_dir, set_, quiet, "export")))
+
+
+@app.command()
+def demo(run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+    """Run everything on the phantom cohort.
+
+    Then show that a set with copies slipped in is refused, with the evidence.
+
+    Example: synthmed demo
+    """
+    from synthmed.demo import run_demo
+
+    typer.echo(run_demo(run_dir or Path("runs") / "demo", set_ or (), progress=not quiet, say=say(quiet)))

@@ -1,0 +1,17 @@
+"""What is wrong with a file of a release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One thing that is wrong with one file of a release."""
+
+    path: str
+    problem: str
+
+    def __str__(self) -> str:
+        path = self.path.encode("utf-8", "backslashreplace").decode()
+        return f"{path}: {self.problem}"
