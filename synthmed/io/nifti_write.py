@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Literal
 
 import nibabel as nib
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from synthmed.errors import InputError
@@ -17,7 +17,12 @@ from synthmed.volume import Affine, Volume
 
 OutputType = Literal["int16", "uint8", "float32"]
 
-_COMPRESSION_LEVEL = 6
+# Level 2 of ISA-L gives the same bytes on every x86-64 processor with SSE 4.2; level 3 does not. It is several times as
+# fast as zlib's level 1, which nibabel uses, for files of the same size within a few per cent.
+_COMPRESSION_LEVEL = 2
+_GZIP = 31
+"""RFC 1952 around the deflated data: time 0, no file name."""
+_NO_EXTENSION = bytes(4)
 _SHEAR_TOLERANCE = 1e-3
 _MAX_DESCRIPTION = 79
 
@@ -53,12 +58,10 @@ def write_volume(
         raise InputError(f"Cannot write {path}", found=f"the ending {path.suffix!r}", expected=".nii or .nii.gz")
     data = _cast(path, volume, dtype)
     content = _encode(data, _orthogonal(path, volume.affine), description)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        if path.name.lower().endswith(".gz"):
-            with gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, stream, mtime=0) as compressed:
-                compressed.write(content)
-        else:
-            stream.write(content)
+    if path.name.lower().endswith(".gz"):
+        content = isal_zlib.compress(content, _COMPRESSION_LEVEL, _GZIP)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _encode(data: NDArray[np.generic], affine: Affine, description: str) -> bytes:
@@ -74,8 +77,10 @@ def _encode(data: NDArray[np.generic], affine: Affine, description: str) -> byte
     image.set_qform(affine, code=1)
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode("ascii")
-    content: bytes = image.to_bytes()
-    return content
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    header.set_data_offset(len(header.binaryblock) + len(_NO_EXTENSION))
+    # nibabel's own writer goes slice by slice, which takes longer than compressing does.
+    return b"".join((header.binaryblock, _NO_EXTENSION, data.tobytes("F")))
 
 
 def _cast(path: Path, volume: Volume, dtype: OutputType) -> NDArray[np.generic]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import stat
+import subprocess
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -96,6 +98,32 @@ def test_bytes_depend_on_the_volume_alone(tmp_path: Path) -> None:
     assert (tmp_path / "d.nii.gz").read_bytes() != raw
 
 
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32"])
+def test_the_packed_file_is_the_plain_one_and_the_plain_one_is_nibabels(tmp_path: Path, dtype: str) -> None:
+    volume = Volume(_ramp()[np.newaxis], OBLIQUE)
+    for name in ("a.nii", "a.nii.gz"):
+        write_volume(tmp_path / name, volume, dtype=dtype)
+    plain, packed = (tmp_path / "a.nii").read_bytes(), (tmp_path / "a.nii.gz").read_bytes()
+    assert gzip.decompress(packed) == plain
+    unpacker = zlib.decompressobj(31)
+    assert unpacker.decompress(packed) == plain
+    assert unpacker.eof  # one member, so that readers which stop after the first see all of it
+    assert unpacker.unused_data == b""
+    assert nib.load(tmp_path / "a.nii").to_bytes() == plain
+
+
+def test_a_large_packed_file_is_read_by_other_programs(tmp_path: Path) -> None:
+    """Large enough for several deflate blocks, noise and a flat background in one."""
+    values = np.random.default_rng(0).integers(-1000, 1000, (1, 90, 70, 50)).astype(np.float32)
+    values[:, 30:60] = 0
+    write_volume(tmp_path / "a.nii.gz", Volume(values, OBLIQUE))
+    done = subprocess.run(["gzip", "-dc", tmp_path / "a.nii.gz"], capture_output=True, check=True)
+    np.testing.assert_array_equal(np.frombuffer(done.stdout, "<i2", offset=352), values[0].ravel("F"))
+    image = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "a.nii.gz")))
+    np.testing.assert_array_equal(image.transpose(2, 1, 0), values[0])
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj), values[0])
+
+
 def test_spacing_is_rounded_to_six_decimals(tmp_path: Path) -> None:
     write_volume(tmp_path / "a.nii", Volume(_ramp()[np.newaxis], np.diag([0.97656249, 1 / 3, 2.0000004, 1])))
     pixdim = nib.load(tmp_path / "a.nii").header["pixdim"][1:4]
@@ -155,7 +183,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def full(*args: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(gzip.GzipFile, "write", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="No space left"):
         write_volume(target, Volume(_ramp()[np.newaxis] + 1, OBLIQUE))
     assert target.read_bytes() == before
