@@ -77,3 +77,9 @@ class VerificationFailed(SynthmedError):
     """A release does not match its own checksums or approval (exit code 8)."""
 
     exit_code = 8
+
+
+class SendIncomplete(SynthmedError):
+    """A server did not take the whole release, or does not say that it holds it (exit code 9)."""
+
+    exit_code = 9
