@@ -1,0 +1,137 @@
+"""From datasets to bytes: Part 10 files, lossless compression, and what all slices share encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.tag import Tag
+
+from synthmed.errors import ConfigError
+from synthmed.export.dicom_case import IMPLEMENTATION_UID
+
+Frames = NDArray[np.int16] | NDArray[np.uint16]
+SYNTAXES: dict[str, uid.UID] = {
+    "none": uid.ExplicitVRLittleEndian,
+    "rle": uid.RLELossless,
+    "jpeg-ls": uid.JPEGLSLossless,
+    "jpeg-2000": uid.JPEG2000Lossless,
+    "htj2k": uid.HTJ2KLossless,
+}
+"""ExportConfig.compression -> transfer syntax; all are lossless."""
+
+ENCODERS: dict[str, tuple[str, str]] = {
+    "rle": ("gdcm", "python-gdcm"),
+    "jpeg-ls": ("jpeg_ls", "pyjpegls"),
+    "jpeg-2000": ("openjpeg", "pylibjpeg pylibjpeg-openjpeg"),
+    "htj2k": ("imagecodecs", "imagecodecs"),
+}
+"""Compression -> module that encodes it and what pip calls it (BSD and MIT licences). The first two always come with
+synthmed."""
+
+_PREAMBLE = bytes(128) + b"DICM"
+_VERSION_NAME = "SYNTHMED"
+_PIXEL_DATA = Tag("PixelData")
+
+
+def check_encoder(compression: str) -> None:
+    """Raise `ConfigError` where nothing installed encodes `compression`."""
+    if compression == "none":
+        return
+    module, package = ENCODERS[compression]
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"Nothing installed encodes --compression {compression}",
+            expected=f"the module {module}",
+            next_step=f"Run `pip install {package}`, or choose rle",
+        ) from error
+
+
+def compress(frame: Frames, compression: str) -> bytes:
+    """Return one frame, shape (rows, columns), as a lossless codestream."""
+    if compression == "htj2k":
+        return bytes(import_module("imagecodecs").htj2k_encode(np.ascontiguousarray(frame), reversible=True))
+    from pydicom.pixels import get_encoder
+
+    plugin = {"rle": "gdcm", "jpeg-ls": "pyjpegls", "jpeg-2000": "pylibjpeg"}[compression]
+    return get_encoder(SYNTAXES[compression]).encode(
+        np.ascontiguousarray(frame).tobytes(),
+        encoding_plugin=plugin,
+        rows=frame.shape[0],
+        columns=frame.shape[1],
+        samples_per_pixel=1,
+        number_of_frames=1,
+        bits_allocated=16,
+        bits_stored=16,
+        pixel_representation=int(frame.dtype.kind == "i"),
+        photometric_interpretation="MONOCHROME2",
+    )
+
+
+def pixel_data(frames: Frames, compression: str) -> Dataset:
+    """Return the element that holds `frames`, shape (frames, rows, columns), in a dataset of its own."""
+    data = Dataset()
+    if compression == "none":
+        data.add_new(_PIXEL_DATA, "OW", frames.astype(frames.dtype.newbyteorder("<")).tobytes())
+    else:
+        data.add_new(_PIXEL_DATA, "OB", encapsulate([compress(frame, compression) for frame in frames]))
+        data[_PIXEL_DATA].is_undefined_length = True
+    return data
+
+
+def part10(data: Dataset, syntax: uid.UID) -> bytes:
+    """Return a dataset as a DICOM file (PS3.10)."""
+    return file_meta(str(data.SOPClassUID), str(data.SOPInstanceUID), syntax) + encode(data)
+
+
+def file_meta(sop_class: str, instance: str, syntax: uid.UID) -> bytes:
+    """Return preamble and file meta information; nothing in it depends on the moment or the machine."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = uid.UID(sop_class), uid.UID(instance)
+    meta.TransferSyntaxUID = syntax
+    meta.ImplementationClassUID, meta.ImplementationVersionName = uid.UID(IMPLEMENTATION_UID), _VERSION_NAME
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, False
+    write_file_meta_info(stream, meta, enforce_standard=True)
+    return _PREAMBLE + stream.getvalue()
+
+
+def encode(data: Dataset) -> bytes:
+    """Return a dataset's elements in Explicit VR Little Endian."""
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, False
+    write_dataset(stream, data)
+    return stream.getvalue()
+
+
+def template(common: Dataset, own: Iterable[str]) -> Callable[[Dataset], bytes]:
+    """Encode `common` once; return a function that puts the elements of another slice in their places.
+
+    Parameters
+    ----------
+    common : Dataset
+        What all slices share.
+    own : iterable of str
+        Keywords of what differs; every dataset given to the function has exactly these.
+    """
+    places = sorted(Tag(keyword) for keyword in own)
+    bounds = [Tag(0), *places, Tag(0xFFFFFFFF)]
+    pieces = [encode(common[slice(first, last)]) for first, last in zip(bounds, bounds[1:], strict=False)]
+
+    def render(data: Dataset) -> bytes:
+        parts = [pieces[0]]
+        for place, piece in zip(places, pieces[1:], strict=True):
+            parts += [encode(data[slice(place, Tag(place + 1))]), piece]
+        return b"".join(parts)
+
+    return render

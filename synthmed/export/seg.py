@@ -1,0 +1,181 @@
+"""Label maps as DICOM Segmentation objects that refer to the images they lie on (PS3.3 A.51)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+import synthmed
+from synthmed.export.dicom_case import COMMENT, MAKER, PLACEHOLDER_DATE, PLACEHOLDER_TIME, Case, code_item, marks
+
+FALLBACK_SCHEME = "99SYNTHMED"
+MOST_BINARY_SEGMENTS = 32
+"""Up to so many structures are one bit plane each, which every reader knows; more are one LABELMAP (Supplement 243)."""
+
+ANATOMY = {
+    "aorta": "Aorta",
+    "bone": "Bone",
+    "brain": "Brain",
+    "brain ventricle": "BrainVentricle",
+    "caudate": "CaudateNucleus",
+    "cerebellum": "Cerebellum",
+    "cerebrospinal fluid": "CerebrospinalFluid",
+    "colon": "Colon",
+    "csf": "CerebrospinalFluid",
+    "esophagus": "Esophagus",
+    "fat": "Fat",
+    "gallbladder": "Gallbladder",
+    "gray matter": "GrayMatter",
+    "grey matter": "GrayMatter",
+    "heart": "Heart",
+    "hippocampus": "Hippocampus",
+    "kidney": "Kidney",
+    "lateral ventricle": "LateralVentricle",
+    "left atrium": "LeftAtrium",
+    "liver": "Liver",
+    "lung": "Lung",
+    "muscle": "Muscle",
+    "oesophagus": "Esophagus",
+    "pancreas": "Pancreas",
+    "prostate": "Prostate",
+    "putamen": "Putamen",
+    "skin": "Skin",
+    "spinal cord": "SpinalCord",
+    "spleen": "Spleen",
+    "stomach": "Stomach",
+    "thalamus": "Thalamus",
+    "ventricle": "BrainVentricle",
+    "ventricles": "BrainVentricle",
+    "vertebra": "Vertebra",
+    "white matter": "WhiteMatter",
+}
+"""Structure, as cohorts call it -> SNOMED CT concept, by its keyword in PS3.16. `property_codes` adds left and right."""
+
+ABNORMALITIES = {
+    "edema": "Edema",
+    "haemorrhage": "Hemorrhage",
+    "hemorrhage": "Hemorrhage",
+    "lesion": "Lesion",
+    "mass": "Mass",
+    "necrosis": "Necrosis",
+    "nodule": "Nodule",
+    "oedema": "Edema",
+    "tumor": "Neoplasm",
+    "tumour": "Neoplasm",
+}
+"""The same for what is not there in health."""
+
+_SIDES = {"left": "Left", "right": "Right"}
+
+
+def property_codes(name: str) -> tuple[Code, Code, Code | None]:
+    """Return category, type and side of a structure.
+
+    A name that is in no table gets a code of this program, ``99SYNTHMED``, whose value and meaning are the name.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"left kidney"`` or ``"liver_tumour"``; case, ``_`` and ``-`` do not matter.
+    """
+    words = name.lower().replace("_", " ").replace("-", " ").split()
+    side = next((_SIDES[word] for word in words if word in _SIDES), "")
+    plain = " ".join(word for word in words if word not in _SIDES)
+    modifier = getattr(codes.SCT, side) if side else None
+    if " ".join(words) in ANATOMY:
+        return codes.SCT.AnatomicalStructure, getattr(codes.SCT, ANATOMY[" ".join(words)]), None
+    if plain in ANATOMY:
+        return codes.SCT.AnatomicalStructure, getattr(codes.SCT, ANATOMY[plain]), modifier
+    if words and words[-1] in ABNORMALITIES:
+        return codes.SCT.MorphologicallyAbnormalStructure, getattr(codes.SCT, ABNORMALITIES[words[-1]]), modifier
+    return codes.SCT.AnatomicalStructure, Code(name[:16].strip(), FALLBACK_SCHEME, name[:64].strip()), modifier
+
+
+def segmentation(
+    case: Case, sources: Sequence[Dataset], labels: NDArray[np.uint16], names: Mapping[str, int]
+) -> Dataset:
+    """Return the segmentation of one case.
+
+    Parameters
+    ----------
+    case : Case
+    sources : sequence of Dataset
+        The headers of the classic series, slices in order, or the one multi-frame image.
+    labels : ndarray, shape (slices, rows, columns), uint16
+        0 for background, else a value of `names`.
+    names : mapping of str to int
+        Structure -> 1, 2, ..., K, which are the segment numbers. One without a voxel has its empty frames.
+
+    References
+    ----------
+    Bridge et al. 2022, Highdicom, doi:10.1007/s10278-022-00683-y.
+    """
+    import highdicom as hd
+
+    source = str(sources[0].SOPInstanceUID)
+    kind = "BINARY" if len(names) <= MOST_BINARY_SEGMENTS else "LABELMAP"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = hd.seg.Segmentation(
+            source_images=sources,
+            pixel_array=labels,
+            segmentation_type=kind,
+            segment_descriptions=[_describe(name, number) for name, number in names.items()],
+            series_instance_uid=case.uid(source, "seg", "series"),
+            series_number=2,
+            sop_instance_uid=case.uid(source, "seg", "instance"),
+            instance_number=1,
+            manufacturer=MAKER,
+            manufacturer_model_name=MAKER,
+            software_versions=synthmed.__version__,
+            device_serial_number=case.origin[:16],
+            omit_empty_frames=False,
+            content_label="SYNTHETIC",
+            content_description=COMMENT,
+            transfer_syntax_uid=uid.ExplicitVRLittleEndian,
+            series_description="SYNTHETIC SEG",
+        )
+    _settle(data, case, source)
+    return data
+
+
+def _describe(name: str, number: int) -> Any:
+    import highdicom as hd
+
+    category, kind, side = property_codes(name)
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=MAKER, version=synthmed.__version__, family=codes.DCM.ArtificialIntelligence
+        ),
+    )
+    if side is not None:
+        modifier = [code_item(side)]
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
+    return description
+
+
+def _settle(data: Dataset, case: Case, source: str) -> None:
+    """Add the marks, and replace what highdicom takes from the clock or draws at random."""
+    data.update(marks(case))
+    data.ImageType = ["DERIVED", "PRIMARY"]
+    data.ContentDate, data.ContentTime = PLACEHOLDER_DATE, PLACEHOLDER_TIME
+    for keyword in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
+        if keyword in data:
+            delattr(data, keyword)
+    organization = case.uid(source, "seg", "dimensions")
+    for sequence in (data.DimensionOrganizationSequence, data.DimensionIndexSequence):
+        for entry in sequence:
+            entry.DimensionOrganizationUID = organization
