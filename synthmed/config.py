@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from synthmed.errors import ConfigError
 
@@ -171,13 +171,18 @@ class ExportConfig(_Section):
     """What is released, in which formats, and what the release says about itself."""
 
     formats: tuple[Literal["nifti", "dicom", "bids"], ...] = Field(("nifti",), min_length=1)
-    enhanced: bool = False
-    compression: Literal["none", "rle", "jpeg-ls", "jpeg-2000", "htj2k"] = "none"
-    key: Path | None = None
-    validate_with_tools: bool = False
+    enhanced: bool = Field(False, description="dicom only: one multi-frame file a series")
+    compression: Literal["none", "rle", "jpeg-ls", "jpeg-2000", "htj2k"] = Field("none", description="dicom only")
+    key: Path | None = Field(None, description="Ed25519 private key that signs; default: one made for this user")
+    validate_with_tools: bool = Field(False, description="run the validators that are installed; keep what they say")
     title: str = "Synthetic cohort"
     license: str = "not stated: ask the publisher"
     source_statement: str = "A private cohort; the scans themselves are not part of this release."
+
+    @field_validator("formats")
+    @classmethod
+    def _in_one_order(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in ("nifti", "dicom", "bids") if name in formats)
 
 
 class Config(_Section):

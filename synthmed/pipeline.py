@@ -93,6 +93,20 @@ def _policy(run: Run) -> str:
     return f"{load_policy(run.config.audit.policy).sha256}, synthmed {__version__}"
 
 
+def _release(run: Run) -> str:
+    """Refuse formats and keys that cannot be used before hours are spent; name the key, where one was chosen."""
+    from synthmed.export import check_formats
+    from synthmed.export.signing import default_key, fingerprint, load_private_key
+
+    config = run.config.export
+    check_formats(config, run.config.cohort.modality)
+    file = config.key.expanduser() if config.key else default_key()
+    chosen = config.key is not None
+    key = load_private_key(file) if chosen or file.exists() else None
+    # The default key is made at the first export, so the recipe must not depend on whether it exists.
+    return fingerprint(key.public_key()) if key and chosen else ""
+
+
 def _prepare(run: Run, out: Path, progress: bool) -> None:
     from synthmed.prepare.preprocess import prepare
 
@@ -153,7 +167,7 @@ def _export(run: Run, out: Path, progress: bool) -> None:
         raise type(refusal)(
             refusal.what, found=refusal.found, expected=refusal.expected, next_step=evidence
         ) from refusal
-    export(samples, approval, out / "release", config=run.config.export, audit_dir=audit)
+    export(samples, approval, out / "release", config=run.config.export, audit_dir=audit, run=run.config)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -168,5 +182,5 @@ STAGES: tuple[Stage, ...] = (
     Stage("generate", ("sampling",), ("autoencoder", "denoiser"), _generate, extends=("sampling.num_samples",)),
     Stage("evaluate", ("evaluation",), ("prepare", "autoencoder", "denoiser", "generate"), _evaluate),
     Stage("audit", ("audit",), ("prepare", "generate"), _audit, source=_policy),
-    Stage("export", ("export",), ("generate", "audit"), _export),
+    Stage("export", ("export",), ("generate", "audit"), _export, source=_release),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import json
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privacy.policy import load_policy
 from synthmed.config import ExportConfig
 from synthmed.export import approve, export
+from synthmed.export.seal import PROVENANCE, SEAL, SUMS, seal
 from synthmed.io import write_volume
 from synthmed.prepare.space import Space
 from synthmed.volume import Volume
@@ -151,3 +154,18 @@ def make_audit(
     (folder / "report.json").write_text(json.dumps(report, indent=2))
     (folder / "report.md").write_text(f"# Audit\n\n{verdict}\n")
     return folder
+
+
+def statement_of(release: Path) -> dict[str, Any]:
+    """Return the statement in a release's envelope."""
+    return json.loads(base64.b64decode(json.loads((release / PROVENANCE).read_text())["payload"]))
+
+
+def reseal(release: Path, key: Ed25519PrivateKey | None = None) -> None:
+    """Forge checksums, statement and signatures that agree, as whoever tampers would with a key of their own."""
+    predicate = statement_of(release)["predicate"]
+    for record in predicate["runDetails"]["byproducts"]:
+        record["digest"]["sha256"] = digest(release / record["name"])
+    files = {p.relative_to(release).as_posix(): digest(p) for p in release.rglob("*") if p.is_file()}
+    files = {name: value for name, value in files.items() if name not in (SUMS, *SEAL)}
+    seal(release, files, predicate, key or Ed25519PrivateKey.generate())

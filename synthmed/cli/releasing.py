@@ -1,7 +1,8 @@
-"""The verbs that make a release and check one."""
+"""The verbs that make a release, check one, and make the key that signs it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,35 +11,91 @@ import typer
 from synthmed.cli.app import app
 from synthmed.cli.common import Quiet, RunDir, Set, Target, stages
 
+Formats = Annotated[list[str] | None, typer.Option("--format", help="nifti, dicom or bids; repeatable.")]
+Enhanced = Annotated[
+    bool | None, typer.Option("--enhanced/--classic", help="DICOM: one multi-frame file a series, or one a slice.")
+]
+Compression = Annotated[
+    str | None, typer.Option(help="DICOM: none, rle, jpeg-ls, jpeg-2000 or htj2k; all lossless.", show_default=False)
+]
+Key = Annotated[Path | None, typer.Option("--key", help="The private key that signs [default: yours].")]
+Validate = Annotated[
+    bool | None,
+    typer.Option("--validate/--no-validate", help="Run the validators that are installed; keep what they say."),
+]
+
 
 @app.command()
-def export(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
-    """Write the release, if the audit passed.
+def export(
+    target: Target,
+    formats: Formats = None,
+    enhanced: Enhanced = None,
+    compression: Compression = None,
+    key: Key = None,
+    validate: Validate = None,
+    run_dir: RunDir = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write and sign the release, if the audit passed.
 
     The audit must be of these very bytes; otherwise nothing is written.
 
-    Example: synthmed export runs/hippocampus_mri
+    Example: synthmed export runs/hippocampus_mri --format nifti --format dicom
     """
-    run = stages(target, run_dir, set_, quiet, "export")
-    typer.echo(
-        f"Release: {run.stage('export') / 'release'}. Check it: synthmed verify {run.stage('export') / 'release'}"
-    )
+    options = {
+        "formats": formats or None,
+        "enhanced": enhanced,
+        "compression": compression,
+        "key": str(key) if key is not None else None,
+        "validate_with_tools": validate,
+    }
+    asked = [f"export.{name}={json.dumps(value)}" for name, value in options.items() if value is not None]
+    run = stages(target, run_dir, [*(set_ or ()), *asked], quiet, "export")
+    release = run.stage("export") / "release"
+    typer.echo(f"Release: {release}. Check it: synthmed verify {release}")
 
 
 @app.command()
-def verify(release: Annotated[Path, typer.Argument(help="The directory of a release.")]) -> None:
-    """Check that a release is what was approved.
+def verify(
+    release: Annotated[Path, typer.Argument(help="The directory of a release.")],
+    key: Annotated[Path | None, typer.Option("--key", help="The public key that must have signed it.")] = None,
+) -> None:
+    """Check that a release is what was approved and signed.
 
-    Recomputes checksums, the gate's decision and the marks of synthetic data.
+    Recomputes checksums, signatures, the gate's decision and the marks of synthetic data.
 
-    Example: synthmed verify runs/hippocampus_mri/export/release
+    Example: synthmed verify runs/hippocampus_mri/export/release --key signing-key.pub
     """
     from synthmed.errors import VerificationFailed
+    from synthmed.export import signed_by
     from synthmed.export import verify as findings_of
 
-    findings = findings_of(release)
+    findings = findings_of(release, key)
     for finding in findings:
         typer.echo(str(finding))
     if findings:
         raise VerificationFailed(f"{release} does not verify: {len(findings)} finding(s), listed above")
-    typer.echo(f"{release} verifies: every file is as it was approved.")
+    typer.echo(f"{release} verifies: every file is as it was approved and signed.")
+    known = f"which is the one in {key}" if key else "and says who that was only if you know this key: name it by --key"
+    typer.echo(f"The signature is by the key with SHA-256 {signed_by(release)}, {known}.")
+
+
+@app.command()
+def keygen(
+    path: Annotated[Path | None, typer.Argument(help="The private key to write [default: yours].")] = None,
+) -> None:
+    """Make an Ed25519 key that signs releases.
+
+    Its owner alone can read it; the public key is written beside it. Nothing is overwritten. With a password in
+    the environment variable SYNTHMED_KEY_PASSWORD it is encrypted, and each export needs the variable.
+
+    Example: synthmed keygen keys/hospital.pem
+    """
+    from synthmed.export.signing import default_key, fingerprint, load_public_key, make_key
+
+    file = path or default_key()
+    public = make_key(file)
+    typer.echo(f"Signing key: {file} (keep it secret, and a copy of it safe)")
+    typer.echo(f"Public key:  {public} (give it to whoever verifies: synthmed verify RELEASE --key {public.name})")
+    typer.echo(f"SHA-256:     {fingerprint(load_public_key(public))}")

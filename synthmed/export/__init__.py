@@ -12,25 +12,51 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from synthmed.config import ExportConfig
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from synthmed.config import Config, ExportConfig
 from synthmed.errors import ConfigError, ReleaseRefused
 from synthmed.export.approval import ReleaseApproval, approve, parse_report
+from synthmed.export.bids import write_bids
 from synthmed.export.card import render_card, render_license
 from synthmed.export.cohort import ApprovedCohort, Columns, open_approved
 from synthmed.export.findings import Finding
+from synthmed.export.gate import GATE, gate_record
 from synthmed.export.nifti import write_nifti
+from synthmed.export.provenance import predicate, public_configuration
 from synthmed.export.samples import Sample
-from synthmed.export.verify import GATE_SCHEMA, SUMS, verify
-from synthmed.files import sha256_file, storage_errors, write_json, write_text
+from synthmed.export.seal import seal, signed_by
+from synthmed.export.signing import say_on_stderr, signing_key
+from synthmed.export.verify import digest_files, verify
+from synthmed.files import storage_errors, write_json, write_text
 
-__all__ = ["EXPORTERS", "ApprovedCohort", "Finding", "ReleaseApproval", "approve", "export", "verify"]
+__all__ = [
+    "EXPORTERS",
+    "ApprovedCohort",
+    "Finding",
+    "ReleaseApproval",
+    "approve",
+    "check_formats",
+    "export",
+    "signed_by",
+    "verify",
+]
 
 Exporter = Callable[[ApprovedCohort, Path, ExportConfig], Columns]
-EXPORTERS: dict[str, Exporter] = {"nifti": write_nifti}
+EXPORTERS: dict[str, Exporter] = {"nifti": write_nifti, "bids": write_bids}
 
 
-def export(samples: Path, approval: ReleaseApproval, out: Path, *, config: ExportConfig, audit_dir: Path) -> Path:
-    """Write a release, check it, and only then give it its name.
+def export(
+    samples: Path,
+    approval: ReleaseApproval,
+    out: Path,
+    *,
+    config: ExportConfig,
+    audit_dir: Path,
+    run: Config | None = None,
+    say: Callable[[str], None] = say_on_stderr,
+) -> Path:
+    """Write a release, sign it, check it, and only then give it its name.
 
     Everything goes to a hidden sibling of `out` first. A refused or interrupted export removes it; what a killed
     one leaves is removed by the next.
@@ -44,9 +70,13 @@ def export(samples: Path, approval: ReleaseApproval, out: Path, *, config: Expor
     out : Path
         The release; must not exist.
     config : ExportConfig
-        Formats, title, licence and statement of source.
+        Formats, key, title, licence and statement of source.
     audit_dir : Path
         The audit's ``release/`` directory with the approved ``report.json`` and ``report.md``.
+    run : Config, optional
+        The settings that made the samples, for the statement of provenance.
+    say : callable
+        Receives one line if a signing key had to be made.
 
     Returns
     -------
@@ -58,7 +88,7 @@ def export(samples: Path, approval: ReleaseApproval, out: Path, *, config: Expor
     ReleaseRefused
         Without an approval, if a file changed since, or if the finished release does not verify.
     ConfigError
-        If `out` exists or a format is unknown.
+        If `out` exists, a format is unknown or does not go with the modality, or the signing key cannot be used.
     InputError
         If a file cannot be used.
     StorageError
@@ -68,18 +98,42 @@ def export(samples: Path, approval: ReleaseApproval, out: Path, *, config: Expor
         raise ReleaseRefused(
             "Nothing is exported without an approval", found=type(approval).__name__, next_step="Call approve() first"
         )
-    unknown = [name for name in config.formats if name not in EXPORTERS]
-    if unknown:
-        raise ConfigError(f"There is no export format {unknown[0]}", expected=f"one of {', '.join(EXPORTERS)}")
     if out.exists() or out.is_symlink():
         raise _exists(out)
+    cohort = open_approved(samples, approval)
+    check_formats(config, cohort.description.space.modality)
+    key = signing_key(config.key, say)
+    settings = public_configuration(run or Config(export=config))
     with _whole_or_absent(out) as part:
-        _write(open_approved(samples, approval), part, config, audit_dir)
+        _write(cohort, part, config, audit_dir)
+        _sign(cohort, part, settings, key)
         findings = verify(part)
         if findings:
             more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
             raise ReleaseRefused("The release does not pass its own verification", found=f"{findings[0]}{more}")
     return out
+
+
+def check_formats(config: ExportConfig, modality: str | None) -> None:
+    """Raise `ConfigError` where the formats are unknown, or not for this modality (None: not known yet)."""
+    unknown = [name for name in config.formats if name not in EXPORTERS]
+    if unknown:
+        raise ConfigError(f"There is no export format {unknown[0]}", expected=f"one of {', '.join(EXPORTERS)}")
+    if modality == "PT" and "dicom" in config.formats:
+        raise ConfigError(
+            "PET is released as NIfTI alone", found="the format dicom", next_step="Take dicom out of export.formats"
+        )
+    if modality not in ("MR", None) and "bids" in config.formats:
+        raise ConfigError(
+            "The format bids is for MR alone", found=f"modality {modality}", next_step="Take bids out of export.formats"
+        )
+    asked = "export.enhanced" if config.enhanced else "export.compression" if config.compression != "none" else ""
+    if asked and "dicom" not in config.formats:
+        raise ConfigError(
+            f"{asked} is for the format dicom",
+            found=f"export.formats {', '.join(config.formats)}",
+            next_step="Add --format dicom, or leave it out",
+        )
 
 
 @contextmanager
@@ -113,7 +167,8 @@ def _exists(out: Path) -> ConfigError:
 
 
 def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: Path) -> None:
-    columns: Columns = {sample.name: {} for sample in cohort.samples}
+    spacing = " ".join(f"{round(edge, 6):g}" for edge in cohort.description.space.spacing)
+    columns: Columns = {sample.name: {"spacing": spacing} for sample in cohort.samples}
     for exporter in (EXPORTERS[name] for name in config.formats):
         for case, cells in exporter(cohort, part, config).items():
             columns[case] |= cells
@@ -121,42 +176,34 @@ def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: 
     (part / "audit").mkdir()
     for name in ("report.json", "report.md"):
         (part / "audit" / name).write_bytes(approval.read_bound(audit_dir / name, approval.records[name]))
-    write_json(part / "audit" / "gate.json", _gate(approval, columns))
+    write_json(part / GATE, gate_record(approval, columns, config.formats, _digests(part)))
     write_text(part / "cases.csv", _cases(cohort.samples, columns))
     report = parse_report((part / "audit" / "report.json").read_text(encoding="utf-8"))
     write_text(part / "README.md", render_card(config, cohort, report, columns))
     write_text(part / "LICENSE", render_license(config))
-    files = sorted(p.relative_to(part).as_posix() for p in part.rglob("*") if p.is_file())
-    write_text(part / SUMS, "".join(f"{sha256_file(part / name)}  {name}\n" for name in files))
 
 
-def _gate(approval: ReleaseApproval, columns: Columns) -> dict[str, Any]:
-    """Return the gate's decision and the digests it is bound to."""
-    return {
-        "schema": GATE_SCHEMA,
-        "verdict": approval.verdict,
-        "reasons": list(approval.reasons),
-        "policy": dict(approval.policy),
-        "relabelled": any(columns[name]["label_sha256"] != digest for name, digest in approval.labels.items()),
-        "approved": {
-            "records": dict(approval.records),
-            "images": dict(approval.images),
-            "labels": dict(approval.labels),
-        },
-        "released": {
-            cells[kind]: cells[f"{kind}_sha256"]
-            for cells in columns.values()
-            for kind in ("image", "label")
-            if cells.get(kind)
-        },
-    }
+def _sign(cohort: ApprovedCohort, part: Path, settings: Mapping[str, Any], key: Ed25519PrivateKey) -> None:
+    seal(part, _digests(part), predicate(cohort, settings, part), key)
+
+
+def _digests(part: Path) -> dict[str, str]:
+    """Return name in the release -> SHA-256 of everything written so far."""
+    digests, unreadable = digest_files(
+        part, sorted(p.relative_to(part).as_posix() for p in part.rglob("*") if p.is_file())
+    )
+    if unreadable:
+        raise ReleaseRefused("A file of the release cannot be read back", found=str(unreadable[0]))
+    return digests
 
 
 def _cases(samples: tuple[Sample, ...], columns: Mapping[str, Mapping[str, str]]) -> str:
     stream = io.StringIO(newline="")
+    names = list(dict.fromkeys(name for cells in columns.values() for name in cells))
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "seed", "condition", *columns[samples[0].name]])
+    writer.writerow(["case", "seed", "condition", *names])
     for sample in samples:
         condition = json.dumps(dict(sample.condition), sort_keys=True, ensure_ascii=False)
-        writer.writerow([sample.name, sample.seed, condition, *columns[sample.name].values()])
+        cells = columns[sample.name]
+        writer.writerow([sample.name, sample.seed, condition, *(cells.get(name, "") for name in names)])
     return stream.getvalue()

@@ -13,5 +13,5 @@ class Finding:
     problem: str
 
     def __str__(self) -> str:
-        path = self.path.encode("utf-8", "backslashreplace").decode()
-        return f"{path}: {self.problem}"
+        line = f"{self.path}: {self.problem}"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from privacy.errors import AuditError
-from privacy.policy import BUNDLED, judge, load_policy, policy_from_values
 from synthmed.export.approval import parse_report
 from synthmed.export.findings import Finding
+from synthmed.export.gate import GATE, gate_findings
 from synthmed.export.nifti import CHANNEL, ROOT, read_header
 from synthmed.export.samples import SUFFIX
+from synthmed.export.seal import SEAL, SUMS, seal_findings
+from synthmed.export.signing import load_public_key
 from synthmed.files import sha256_file
 
-SUMS, GATE, REPORT = "SHA256SUMS", "audit/gate.json", "audit/report.json"
-GATE_SCHEMA = "synthmed-gate/1"
+REPORT = "audit/report.json"
+_THREADS = min(16, 2 * (os.cpu_count() or 1))
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _REQUIRED = ("README.md", "LICENSE", "cases.csv", REPORT, "audit/report.md", GATE)
 
 
-def verify(release: Path) -> list[Finding]:
-    """Recompute every digest, hold the gate's record against the bytes, and look at every NIfTI header.
+def verify(release: Path, key: Path | None = None) -> list[Finding]:
+    """Recompute every digest, check the signatures, hold the gate's record against the bytes, look at every header.
 
     Links are never followed, and nothing outside the directory is read.
 
@@ -31,18 +35,30 @@ def verify(release: Path) -> list[Finding]:
     ----------
     release : Path
         What `export` wrote.
+    key : Path, optional
+        The public key (PEM) that must have signed. Without it the signatures show only that one key signed all of
+        it, and whose that is remains to be known.
 
     Returns
     -------
     list of Finding
         Sorted by file; empty if the release is what was approved.
+
+    Raises
+    ------
+    ConfigError
+        If `key` cannot be used.
     """
+    expected = load_public_key(key) if key is not None else None
     if not release.is_dir():
         return [Finding(release.name, "is not a directory")]
     files, findings = _walk(release)
-    digests = _digest_all(release, files, findings)
+    digests, unreadable = digest_files(release, files)
+    listed, problems = _read_sums(release, digests)
+    findings += unreadable + problems
     findings += [Finding(name, "is missing") for name in _REQUIRED if name not in digests]
-    findings += _check_sums(release, digests)
+    findings += _check_sums(listed, digests)
+    findings += seal_findings(release, digests, listed, expected)
     findings += _check_gate(release, digests)
     findings += _check_nifti(release, sorted(digests))
     return sorted(set(findings))
@@ -51,39 +67,45 @@ def verify(release: Path) -> list[Finding]:
 def _walk(release: Path) -> tuple[list[str], list[Finding]]:
     """Return the regular files, and a finding for each entry that is anything else."""
     files, findings = [], []
-    for entry in _entries(release):
-        name = entry.relative_to(release).as_posix()
+    for name, entry in _entries(release, ""):
         if entry.is_symlink():
             findings.append(Finding(name, "is a symbolic link"))
-        elif entry.is_file():
+        elif entry.is_file(follow_symlinks=False):
             files.append(name)
-        elif not entry.is_dir():
+        elif not entry.is_dir(follow_symlinks=False):
             findings.append(Finding(name, "is not a regular file"))
     return sorted(files), findings
 
 
-def _digest_all(release: Path, files: list[str], findings: list[Finding]) -> dict[str, str]:
-    """Return the digest of each file; add a finding for one that cannot be read."""
-    digests = {}
-    for name in files:
+def _entries(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield prefix + entry.name, entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _entries(entry.path, f"{prefix}{entry.name}/")
+
+
+def digest_files(release: Path, names: Iterable[str]) -> tuple[dict[str, str], list[Finding]]:
+    """Return the SHA-256 of each file, computed side by side, and a finding for each that cannot be read."""
+
+    def digest(name: str) -> str | Finding:
         try:
-            digests[name] = sha256_file(release / name)
+            return sha256_file(release / name)
         except OSError as error:
-            findings.append(Finding(name, f"cannot be read: {error.strerror or error}"))
-    return digests
+            return Finding(name, f"cannot be read: {error.strerror or error}")
+
+    names = list(names)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = dict(zip(names, pool.map(digest, names), strict=True))
+    digests = {name: result for name, result in results.items() if isinstance(result, str)}
+    return digests, [result for result in results.values() if isinstance(result, Finding)]
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        yield entry
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _entries(entry)
-
-
-def _check_sums(release: Path, digests: Mapping[str, str]) -> list[Finding]:
-    if SUMS not in digests:
-        return [Finding(SUMS, "is missing")]
+def _read_sums(release: Path, digests: Mapping[str, str]) -> tuple[dict[str, str], list[Finding]]:
+    """Return what the checksums say (name -> SHA-256), and a finding for each line that says nothing usable."""
     listed: dict[str, str] = {}
+    if SUMS not in digests:
+        return listed, [Finding(SUMS, "is missing")]
     findings = []
     for number, line in enumerate((release / SUMS).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         match = _SUM_LINE.fullmatch(line)
@@ -95,15 +117,21 @@ def _check_sums(release: Path, digests: Mapping[str, str]) -> list[Finding]:
             findings.append(Finding(match[2], f"is listed twice in {SUMS}"))
         else:
             listed[match[2]] = match[1]
-    present = digests.keys() - {SUMS}
-    findings += [Finding(name, "is missing") for name in listed.keys() - present]
-    findings += [Finding(name, f"was added: {SUMS} does not list it") for name in present - listed.keys()]
-    changed = [name for name in present & listed.keys() if listed[name] != digests[name]]
-    return findings + [Finding(name, f"was changed: its digest is not that in {SUMS}") for name in changed]
+    return listed, findings
 
 
 def _leads_outside(name: str) -> bool:
     return name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts
+
+
+def _check_sums(listed: Mapping[str, str], digests: Mapping[str, str]) -> list[Finding]:
+    if SUMS not in digests:
+        return []
+    present = digests.keys() - {SUMS, *SEAL}
+    findings = [Finding(name, "is missing") for name in listed.keys() - present]
+    findings += [Finding(name, f"was added: {SUMS} does not list it") for name in present - listed.keys()]
+    changed = [name for name in present & listed.keys() if listed[name] != digests[name]]
+    return findings + [Finding(name, f"was changed: its digest is not that in {SUMS}") for name in changed]
 
 
 def _check_gate(release: Path, digests: Mapping[str, str]) -> list[Finding]:
@@ -113,7 +141,7 @@ def _check_gate(release: Path, digests: Mapping[str, str]) -> list[Finding]:
     if isinstance(gate, Finding) or isinstance(report, Finding):
         return findings
     try:
-        return _gate_problems(gate, report, digests)
+        return gate_findings(gate, report, digests)
     except (AuditError, KeyError, TypeError, ValueError, AttributeError) as error:
         return [Finding(GATE, f"cannot be checked: {' '.join(str(error).split())}")]
 
@@ -125,39 +153,6 @@ def _load(release: Path, name: str, digests: Mapping[str, str], parse: Callable[
         return parse((release / name).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         return Finding(name, f"cannot be read: {' '.join(str(error).split())}")
-
-
-def _gate_problems(gate: Mapping[str, Any], report: Mapping[str, Any], digests: Mapping[str, str]) -> list[Finding]:
-    """Hold gate, report and bytes against one another, and judge the report's measurements again."""
-    approved, policy = gate["approved"], policy_from_values(gate["policy"]["name"], gate["policy"]["thresholds"])
-    verdict, _ = judge(report["measurements"], policy)
-    images, labels = sorted(approved["images"].values()), sorted(approved["labels"].values())
-    released, found_labels = gate["released"], _digests_under(digests, "labels")
-    voxels = {n for n in digests if n.endswith(SUFFIX)}
-    checks = [
-        (gate["schema"] == GATE_SCHEMA, f"is not of schema {GATE_SCHEMA}"),
-        (gate["verdict"] == report["verdict"] == verdict == "PASS", "its verdict is not what the measurements give"),
-        (
-            policy.name not in BUNDLED or policy.sha256 == load_policy(policy.name).sha256,
-            "its thresholds are not those of the policy it names",
-        ),
-        (gate["policy"]["sha256"] == policy.sha256 == report["policy"]["sha256"], "its policy is not the report's"),
-        (images == sorted(report["synthetic"]["sha256"]), "its images are not those that were audited"),
-        (images == _digests_under(digests, "images"), "the released images are not those approved"),
-        (voxels == set(released), "the released volumes are not those it names"),
-        (gate["relabelled"] or labels == found_labels, "the released labels are not those approved"),
-        (len(labels) == len(found_labels), "there are not as many labels as were approved"),
-    ]
-    findings = [Finding(GATE, text) for holds, text in checks if not holds]
-    for name in ("report.json", "report.md"):
-        if digests.get(f"audit/{name}") != approved["records"][name]:
-            findings.append(Finding(f"audit/{name}", "is not the one that was approved"))
-    changed = [name for name in voxels & set(released) if released[name] != digests[name]]
-    return findings + [Finding(name, "is not the file that the gate let through") for name in changed]
-
-
-def _digests_under(digests: Mapping[str, str], kind: str) -> list[str]:
-    return sorted(d for name, d in digests.items() if name.startswith(f"{ROOT}/{kind}") and name.endswith(SUFFIX))
 
 
 def _check_nifti(release: Path, files: list[str]) -> list[Finding]:

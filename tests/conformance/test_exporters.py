@@ -26,7 +26,12 @@ def nifti_files(release: Path, index: int) -> tuple[Path, Path]:
     return folder / "imagesTr" / f"{name}_0000.nii.gz", folder / "labelsTr" / f"{name}.nii.gz"
 
 
-FILES_OF: dict[str, Reader] = {"nifti": nifti_files}
+def bids_files(release: Path, index: int) -> tuple[Path, Path]:
+    stem = f"sub-synthetic{index:04d}/anat/sub-synthetic{index:04d}"
+    return release / f"bids/{stem}_T1w.nii.gz", release / f"bids/derivatives/labels/{stem}_dseg.nii.gz"
+
+
+FILES_OF: dict[str, Reader] = {"nifti": nifti_files, "bids": bids_files}
 
 
 def read_independently(file: Path) -> tuple[np.ndarray, np.ndarray]:

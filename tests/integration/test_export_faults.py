@@ -21,7 +21,8 @@ from synthmed.export import cohort, verify
 # Each slows one step of a real export down, so that the signal arrives in the middle of it.
 STEPS = {
     "copying": "synthmed.export.cohort.ApprovedCohort.label = pause",
-    "checksums": "synthmed.export.sha256_file = pause",
+    "checksums": "synthmed.export.digest_files = pause",
+    "signing": "synthmed.export.seal.__globals__['statement'] = pause",
     "verifying": "synthmed.export.verify.__globals__['_check_gate'] = pause",
     "renaming": "pathlib.Path.rename = pause",
 }

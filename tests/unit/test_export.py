@@ -16,6 +16,7 @@ from releases import Made, make_audit, make_samples
 from synthmed.config import ExportConfig
 from synthmed.errors import ConfigError, ReleaseRefused
 from synthmed.export import EXPORTERS, approve, export, verify
+from synthmed.export.seal import SEAL
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -33,6 +34,9 @@ def test_layout(made: Made, tmp_path: Path) -> None:
         "LICENSE",
         "cases.csv",
         "SHA256SUMS",
+        "SHA256SUMS.sig",
+        "signer.pub",
+        "provenance.dsse.json",
         "audit",
         "audit/report.json",
         "audit/report.md",
@@ -53,7 +57,7 @@ def test_checksums_pass_the_ordinary_tool(made: Made, tmp_path: Path) -> None:
         pytest.skip("sha256sum is not installed")
     done = subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=release, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(tree(release)) - 1
+    assert len(done.stdout.splitlines()) == len(tree(release)) - len(SEAL) - 1
     (release / "cases.csv").write_text("changed")
     assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=release, capture_output=True).returncode == 1
 

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from releases import Made, digest, make_audit, make_samples, oblique_affine, phantom_image, phantom_label
+from releases import Made, digest, make_audit, make_samples, oblique_affine, phantom_image, phantom_label, reseal
 
 from synthmed.export import verify
+from synthmed.export.seal import SEAL
 from synthmed.io import write_volume
 from synthmed.volume import Volume
 
+# What a change of the checksums alone adds to the findings.
+FORGED = {
+    "SHA256SUMS: is not the file that provenance.dsse.json states",
+    "SHA256SUMS.sig: is not a signature of SHA256SUMS by signer.pub",
+}
 IMAGE, LABEL = "nifti/imagesTr/synthetic_0002_0000.nii.gz", "nifti/labelsTr/synthetic_0002.nii.gz"
 
 
@@ -28,13 +34,6 @@ def released(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def release(released: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(released, tmp_path / "release"))
-
-
-def renew_sums(release: Path) -> None:
-    """Forge checksums that match, as whoever tampers would."""
-    files = sorted(p for p in release.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
-    lines = [f"{digest(p)}  {p.relative_to(release).as_posix()}\n" for p in files]
-    (release / "SHA256SUMS").write_text("".join(lines))
 
 
 def problems(release: Path) -> list[str]:
@@ -73,7 +72,7 @@ def test_any_changed_byte_is_named(release: Path, name: str) -> None:
     assert f"{name}: was changed: its digest is not that in SHA256SUMS" in problems(release)
 
 
-@pytest.mark.parametrize("name", [*all_files(), "SHA256SUMS"])
+@pytest.mark.parametrize("name", [*all_files(), "SHA256SUMS", *SEAL])
 def test_any_missing_file_is_named(release: Path, name: str) -> None:
     (release / name).unlink()
     assert f"{name}: is missing" in problems(release)
@@ -115,8 +114,7 @@ def test_a_checksum_that_leads_outside_is_refused(release: Path, name: str) -> N
     (release.parent / "outside.txt").write_text("x")
     with (release / "SHA256SUMS").open("a") as stream:
         stream.write(f"{digest(release.parent / 'outside.txt')}  {name}\n")
-    [problem] = problems(release)
-    assert problem.endswith(f"leads outside the release: {name}")
+    assert set(problems(release)) == {f"SHA256SUMS: line 21 leads outside the release: {name}", *FORGED}
 
 
 @pytest.mark.parametrize(
@@ -131,32 +129,32 @@ def test_a_checksum_that_leads_outside_is_refused(release: Path, name: str) -> N
 def test_a_bad_line_of_the_checksums_is_named(release: Path, line: str, problem: str) -> None:
     with (release / "SHA256SUMS").open("a") as stream:
         stream.write(line + "\n")
-    assert problems(release) == [problem]
+    assert set(problems(release)) == {problem, *FORGED}
 
 
 def test_an_image_changed_with_forged_checksums(release: Path) -> None:
     write_volume(release / IMAGE, Volume(phantom_image(9)[None], oblique_affine()))
-    renew_sums(release)
+    reseal(release)
     found = problems(release)
     assert f"{IMAGE}: is not the file that the gate let through" in found
-    assert "audit/gate.json: the released images are not those approved" in found
+    assert "audit/gate.json: the released images in nifti/ are not those approved" in found
 
 
 def test_a_label_changed_with_forged_checksums_and_gate(release: Path) -> None:
     write_volume(release / LABEL, Volume(phantom_label((2, 1))[None], oblique_affine()), dtype="uint8")
-    edit(release / "audit" / "gate.json", lambda gate: gate["released"].update({LABEL: digest(release / LABEL)}))
-    renew_sums(release)
-    assert problems(release) == ["audit/gate.json: the released labels are not those approved"]
+    edit(release / "audit" / "gate.json", lambda gate: gate["released"][LABEL].update(sha256=digest(release / LABEL)))
+    reseal(release)
+    assert problems(release) == ["audit/gate.json: the released labels in nifti/ are not those approved"]
 
 
 def test_an_image_changed_with_a_wholly_forged_gate_is_not_what_was_audited(release: Path) -> None:
     write_volume(release / IMAGE, Volume(phantom_image(9)[None], oblique_affine()))
 
     def forge(gate: dict) -> None:  # type: ignore[type-arg]
-        gate["released"][IMAGE] = gate["approved"]["images"]["synthetic_0002"] = digest(release / IMAGE)
+        gate["released"][IMAGE]["sha256"] = gate["approved"]["images"]["synthetic_0002"] = digest(release / IMAGE)
 
     edit(release / "audit" / "gate.json", forge)
-    renew_sums(release)
+    reseal(release)
     assert problems(release) == ["audit/gate.json: its images are not those that were audited"]
 
 
@@ -166,22 +164,20 @@ def test_a_relabelled_release_keeps_as_many_labels(tmp_path: Path) -> None:
     assert verify(release) == []
     (release / LABEL).unlink()
     edit(release / "audit" / "gate.json", lambda gate: gate["released"].pop(LABEL))
-    renew_sums(release)
-    assert problems(release) == ["audit/gate.json: there are not as many labels as were approved"]
+    reseal(release)
+    assert problems(release) == ["audit/gate.json: the cases with a label in nifti/ are not those approved"]
 
 
 def test_an_added_case_with_forged_checksums(release: Path) -> None:
     shutil.copy(release / IMAGE, release / "nifti/imagesTr/synthetic_0099_0000.nii.gz")
-    renew_sums(release)
-    found = problems(release)
-    assert "audit/gate.json: the released volumes are not those it names" in found
-    assert "audit/gate.json: the released images are not those approved" in found
+    reseal(release)
+    assert problems(release) == ["audit/gate.json: the released volumes are not those it names"]
 
 
 def test_a_removed_case_with_forged_checksums(release: Path) -> None:
     (release / IMAGE).unlink()
     (release / LABEL).unlink()
-    renew_sums(release)
+    reseal(release)
     assert "audit/gate.json: the released volumes are not those it names" in problems(release)
 
 
@@ -189,7 +185,7 @@ def test_a_removed_case_with_forged_checksums(release: Path) -> None:
 def test_a_swapped_report_with_forged_checksums(release: Path, tmp_path: Path, name: str) -> None:
     other = make_samples(tmp_path / "other", n=4)
     shutil.copy(make_audit(tmp_path / "other_audit", other) / "report.json", release / "audit" / name)
-    renew_sums(release)
+    reseal(release)
     assert f"audit/{name}: is not the one that was approved" in problems(release)
 
 
@@ -197,13 +193,13 @@ def test_measurements_that_would_fail_do_not_pass_whatever_is_forged(release: Pa
     edit(release / "audit" / "report.json", lambda report: report["measurements"].update(identity_matches=4))
     forged = digest(release / "audit" / "report.json")
     edit(release / "audit" / "gate.json", lambda gate: gate["approved"]["records"].update({"report.json": forged}))
-    renew_sums(release)
+    reseal(release)
     assert problems(release) == ["audit/gate.json: its verdict is not what the measurements give"]
 
 
 def test_a_loosened_policy_is_found(release: Path) -> None:
     edit(release / "audit" / "gate.json", lambda g: g["policy"]["thresholds"].update(max_copy_rate_upper=0.08))
-    renew_sums(release)
+    reseal(release)
     assert "audit/gate.json: its policy is not the report's" in problems(release)
 
 
@@ -213,7 +209,7 @@ def test_other_thresholds_under_the_name_of_a_bundled_policy_are_found(release: 
         gate["policy"]["thresholds"]["max_copy_rate_upper"] = 0.08
 
     edit(release / "audit" / "gate.json", loosen)
-    renew_sums(release)
+    reseal(release)
     assert "audit/gate.json: its thresholds are not those of the policy it names" in problems(release)
 
 
@@ -230,7 +226,7 @@ def test_other_thresholds_under_the_name_of_a_bundled_policy_are_found(release: 
 )
 def test_a_mangled_gate_is_a_finding_not_a_crash(release: Path, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
     edit(release / "audit" / "gate.json", change)
-    renew_sums(release)
+    reseal(release)
     [problem] = problems(release)
     assert problem.startswith("audit/gate.json: cannot be checked: ")
 
@@ -239,7 +235,7 @@ def test_a_mangled_gate_is_a_finding_not_a_crash(release: Path, change: Callable
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"null", b"[]"])
 def test_an_unreadable_record_is_a_finding_not_a_crash(release: Path, name: str, content: bytes) -> None:
     (release / name).write_bytes(content)
-    renew_sums(release)
+    reseal(release)
     assert any(line.startswith(f"{name}: cannot be ") for line in problems(release))
 
 
