@@ -20,10 +20,11 @@ from synthmed.export.approval import ReleaseApproval, approve, parse_report
 from synthmed.export.bids import write_bids
 from synthmed.export.card import render_card, render_license
 from synthmed.export.cohort import ApprovedCohort, Columns, open_approved
+from synthmed.export.dicom import write_dicom
 from synthmed.export.findings import Finding
 from synthmed.export.gate import GATE, gate_record
 from synthmed.export.nifti import write_nifti
-from synthmed.export.provenance import predicate, public_configuration
+from synthmed.export.provenance import RELEASED, predicate, public_configuration
 from synthmed.export.samples import Sample
 from synthmed.export.seal import seal, signed_by
 from synthmed.export.signing import say_on_stderr, signing_key
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 Exporter = Callable[[ApprovedCohort, Path, ExportConfig], Columns]
-EXPORTERS: dict[str, Exporter] = {"nifti": write_nifti, "bids": write_bids}
+EXPORTERS: dict[str, Exporter] = {"nifti": write_nifti, "dicom": write_dicom, "bids": write_bids}
 
 
 def export(
@@ -103,7 +104,7 @@ def export(
     cohort = open_approved(samples, approval)
     check_formats(config, cohort.description.space.modality)
     key = signing_key(config.key, say)
-    settings = public_configuration(run or Config(export=config))
+    settings = public_configuration(run) if run else {"export": config.model_dump(mode="json", include=RELEASED)}
     with _whole_or_absent(out) as part:
         _write(cohort, part, config, audit_dir)
         _sign(cohort, part, settings, key)

@@ -28,9 +28,10 @@ from synthmed.files import sha256_file
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE, BUILDER = "urn:synthmed:release:1", "urn:synthmed:export"
+RELEASED = {"formats", "enhanced", "compression", "title", "license", "source_statement"}
 # Section -> keys; None: all of them. What is not named here stays home.
-CONFIGURATION: dict[str, tuple[str, ...] | None] = {
-    "cohort": ("format", "holdout_fraction", "modality"),
+CONFIGURATION: dict[str, set[str] | None] = {
+    "cohort": {"format", "holdout_fraction", "modality"},
     "preprocess": None,
     "conditioning": None,
     "autoencoder": None,
@@ -40,7 +41,7 @@ CONFIGURATION: dict[str, tuple[str, ...] | None] = {
     "denoiser_training": None,
     "sampling": None,
     "evaluation": None,
-    "export": ("formats", "enhanced", "compression", "title", "license", "source_statement"),
+    "export": RELEASED,
 }
 
 
