@@ -18,24 +18,12 @@ from typing import Any
 from synthmed import __version__
 from synthmed.config import ExportConfig
 from synthmed.export.cohort import ApprovedCohort
+from synthmed.export.licence import spdx_address
 from synthmed.export.samples import FACTS
 from synthmed.files import sha256_file, write_json
 
 FILE = "croissant.json"
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
-_SPDX = {
-    license.lower(): license
-    for license in (
-        "Apache-2.0",
-        "CC-BY-4.0",
-        "CC-BY-SA-4.0",
-        "CC-BY-NC-4.0",
-        "CC0-1.0",
-        "MIT",
-        "ODC-By-1.0",
-        "PDDL-1.0",
-    )
-}
 _MEDIA_TYPES = {
     ".csv": "text/csv",
     ".json": "application/json",
@@ -122,9 +110,7 @@ def describe(
 
 
 def _licence(name: str) -> str | dict[str, str]:
-    known = _SPDX.get(name.lower())
-    work = {"@type": "sc:CreativeWork", "name": name, "url": "LICENSE"}
-    return f"https://spdx.org/licenses/{known}" if known else work
+    return spdx_address(name) or {"@type": "sc:CreativeWork", "name": name, "url": "LICENSE"}
 
 
 def _context() -> dict[str, Any]:

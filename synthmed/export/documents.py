@@ -1,0 +1,50 @@
+"""Everything in a release that is written for its reader, and the description for machines, written last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synthmed.config import Config, ExportConfig
+from synthmed.export.card import render_card
+from synthmed.export.cohort import ApprovedCohort
+from synthmed.export.croissant import write_croissant
+from synthmed.export.datasheet import render_datasheet
+from synthmed.export.licence import render_license
+from synthmed.export.model_card import render_model_card
+from synthmed.files import write_text
+
+
+def write_documents(
+    part: Path,
+    config: ExportConfig,
+    cohort: ApprovedCohort,
+    report: Mapping[str, Any],
+    columns: Mapping[str, Mapping[str, str]],
+    *,
+    run: Config | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> None:
+    """Write README.md, LICENSE, DATASHEET.md, MODEL_CARD.md and, over all that lies there then, croissant.json.
+
+    Parameters
+    ----------
+    part : Path
+        The release being written, with its volumes, ``audit/`` and ``cases.csv``.
+    config : ExportConfig
+    cohort : ApprovedCohort
+    report : mapping
+        The audit's ``report.json``.
+    columns : mapping
+        What the exporters wrote for each case.
+    run : Config, optional
+        The settings that the models were trained with, for the model card.
+    evaluation : mapping, optional
+        ``evaluate/evaluation.json`` of the run, for the model card.
+    """
+    write_text(part / "README.md", render_card(config, cohort, report, columns))
+    write_text(part / "LICENSE", render_license(config))
+    write_text(part / "DATASHEET.md", render_datasheet(config, cohort, report, columns))
+    write_text(part / "MODEL_CARD.md", render_model_card(config, cohort, report, run=run, evaluation=evaluation))
+    write_croissant(part, config, cohort, columns)
