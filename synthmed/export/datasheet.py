@@ -90,8 +90,8 @@ def _composition(cohort: ApprovedCohort, columns: Mapping[str, Mapping[str, str]
         ("Are there errors or noise?", "Yes. Anatomy may be wrong in ways that no person has looked for, and a label "
          "may not fit its image."),
         ("Does it rely on anything outside?", "No."),
-        ("Could it hold confidential matter?", "The model was trained on scans of people, so a volume could resemble "
-         "one of them. The audit in `audit/report.md` looked for that; its result is evidence, not proof."),
+        ("Could it hold confidential matter?", "A volume could resemble a scan that the model was trained on. "
+         "The audit in `audit/report.md` looked for that; its result is evidence, not proof."),
         ("Does it identify sub-populations?", f"By the conditions {', '.join(asked)}, as far as they do." if asked
          else "No."),
     )  # fmt: skip
@@ -117,7 +117,7 @@ def _processing(cohort: ApprovedCohort) -> Answers:
         else f"each scan's {space.percentiles[0]:g} and {space.percentiles[1]:g} percentiles were put on {low:g} and "
         f"{high:g}"
     )
-    labels = "By the model, together with the image. Nobody drew or corrected them."
+    labels = "The model drew each label map together with its image. Nobody corrected them."
     return (
         ("What was done to the source scans?", f"They were resampled to one grid ({' x '.join(map(str, space.grid))}, "
          f"{' x '.join(f'{edge:g}' for edge in space.spacing)} mm, {space.orientation}) and {scale}."),

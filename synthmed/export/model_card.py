@@ -61,7 +61,7 @@ def render_model_card(
         f"## What it gives away\n\nThe audit: **{cohort.approval.verdict}** by the policy "
         f"`{cohort.approval.policy['name']}`. Evidence, not proof.\n\n"
         + table(("Measured", "Found", "The policy asks for"), rows),
-        f"## Where it fails, and what nobody should do with it\n\n{bullets(LIMITS)}",
+        f"## Intended use and limits\n\n{bullets(LIMITS)}",
         *([f"## Sources of the audit's methods\n\n{sources}"] if sources else []),
     ]
     return "\n\n".join(parts) + "\n"

@@ -68,6 +68,8 @@ def test_card_states_what_it_is_how_it_was_made_and_what_was_measured(made: Made
         "| Held-out patients | 40 | at least 20 |",
         "| Share of such samples, upper bound | 0.015 | at most 0.05 |",
         "| Planted copies that the audit found, lower bound | 0.95 | at least 0.9 |",
+        "| Risk that two parts of a training patient's scan can be linked, lower bound | 0 | at most 0 |",
+        "| Membership of the training set, smallest p after Holm's correction | 0.6 | at least 0.01 |",
         "bounds hold at a confidence of 0.95",
         "This is evidence, not proof",
         "## Intended use and limits",
