@@ -1,0 +1,217 @@
+"""`synthmed export`, `verify` and `keygen` as their user meets them, on a run whose samples and audit are given."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+import yaml
+from releases import Made, make_audit, make_samples
+
+from synthmed import cli, pipeline
+from synthmed.export.signing import fingerprint, load_public_key, make_key, public_path
+from synthmed.stages import Run, Stage
+
+
+class Command:
+    """The command line in this process; keeps what it wrote."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: object) -> int:
+        self.capsys.readouterr()
+        self.monkeypatch.setattr(sys, "argv", ["synthmed", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        self.out, self.err = self.capsys.readouterr()
+        return int(end.value.code or 0)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def synthmed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def config(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose stages before the export only copy what `made` holds."""
+
+    def generate(run: Run, out: Path, progress: bool) -> None:
+        shutil.copytree(made.samples, out, dirs_exist_ok=True)
+
+    def audit(run: Run, out: Path, progress: bool) -> None:
+        shutil.copytree(made.audit, out / "release")
+
+    export = replace(pipeline.STAGES[-1], inputs=("generate", "audit"))
+    stages = (Stage("generate", ("sampling",), (), generate), Stage("audit", ("audit",), ("generate",), audit), export)
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"name": "r"}))
+    return file
+
+
+RELEASE = Path("runs/r/export/release")
+
+
+def test_formats_can_change_and_nothing_else_is_done_again(synthmed: Command, config: Path) -> None:
+    assert synthmed("export", config) == 0
+    assert f"Check it: synthmed verify {RELEASE}" in synthmed.out
+    assert not (RELEASE / "dicom").exists()
+    options = ["--format", "nifti", "--format", "dicom", "--enhanced", "--compression", "rle"]
+    assert synthmed("export", "runs/r", *options) == 0
+    assert "generate: done before" in synthmed.err
+    assert "export.formats changed" in synthmed.err or "export.compression changed" in synthmed.err
+    files = sorted(RELEASE.glob("dicom/*/*/MR-*/*.dcm"))
+    assert len(files) == 6, "one multi-frame file a series"
+    assert pydicom.dcmread(files[0]).file_meta.TransferSyntaxUID == pydicom.uid.RLELossless
+    assert synthmed("verify", RELEASE) == 0
+    assert synthmed("export", "runs/r") == 0
+    assert "export: done before, nothing has changed" in synthmed.err
+    assert synthmed("export", "runs/r", "--classic", "--compression", "none") == 0
+    assert len(sorted(RELEASE.glob("dicom/*/*/MR-*/*.dcm"))) > 6
+    assert sorted(p.name for p in Path("runs/r/superseded").iterdir()) != []
+
+
+def test_a_chosen_key_signs_and_another_key_signs_anew(synthmed: Command, config: Path, tmp_path: Path) -> None:
+    keys = [tmp_path / "a key: #1 é.pem", tmp_path / "other"]
+    for key in keys:
+        make_key(key)
+        assert synthmed("export", config, "--key", key) == 0
+        public = public_path(key)
+        assert synthmed("verify", RELEASE, "--key", public) == 0
+        assert fingerprint(load_public_key(public)) in synthmed.out
+        assert "which is the one in" in synthmed.out
+    assert synthmed("verify", RELEASE, "--key", public_path(keys[0])) == 8
+    assert "signer.pub: signed by another key" in synthmed.out
+
+
+def test_a_key_replaced_under_the_same_name_signs_anew(synthmed: Command, config: Path, tmp_path: Path) -> None:
+    public = make_key(tmp_path / "k.pem")
+    assert synthmed("export", config, "--key", tmp_path / "k.pem") == 0
+    (tmp_path / "k.pem").unlink()
+    public.unlink()
+    make_key(tmp_path / "k.pem")
+    assert synthmed("export", "runs/r") == 0
+    assert synthmed("verify", RELEASE, "--key", public) == 0
+
+
+def test_the_success_line_says_what_the_signature_is_worth(synthmed: Command, config: Path) -> None:
+    assert synthmed("export", config) == 0
+    assert synthmed("verify", RELEASE) == 0
+    line = synthmed.out.splitlines()[-1]
+    assert fingerprint(load_public_key(RELEASE / "signer.pub")) in line
+    assert "only if you know this key" in line
+
+
+def test_the_default_key_is_announced_once(
+    synthmed: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    assert synthmed("export", config) == 0
+    [line] = [line for line in synthmed.err.splitlines() if "signing key was made" in line]
+    assert str(tmp_path / "home" / "synthmed" / "signing-key.pem") in line
+    assert synthmed("export", "runs/r") == 0
+    assert "export: done before" in synthmed.err
+    assert synthmed("export", "runs/r", "--format", "bids") == 0
+    assert "signing key was made" not in synthmed.err
+
+
+def unreadable_key(tmp_path: Path) -> list[str]:
+    make_key(tmp_path / "k.pem")
+    (tmp_path / "k.pem").chmod(0o644)
+    return ["--key", str(tmp_path / "k.pem")]
+
+
+def missing_key(tmp_path: Path) -> list[str]:
+    return ["--key", str(tmp_path / "gone.pem")]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "dicm"], ["export.formats", "dicm", "'dicom'"]),
+        (["--compression", "zip", "--format", "dicom"], ["export.compression", "zip", "'rle'"]),
+        (["--enhanced"], ["export.enhanced is for the format dicom"]),
+        (["--format", "dicom", "--set", "cohort.modality=PT"], ["PET is released as NIfTI alone"]),
+        (["--format", "bids", "--set", "cohort.modality=CT"], ["bids is for MR alone"]),
+        (unreadable_key, ["mode 0644", "chmod 600"]),
+        (missing_key, ["gone.pem", "synthmed keygen"]),
+    ],
+)
+def test_what_cannot_be_released_is_said_before_anything_runs(
+    synthmed: Command,
+    config: Path,
+    tmp_path: Path,
+    options: list[str] | Callable[[Path], list[str]],
+    words: list[str],
+) -> None:
+    asked = options(tmp_path) if callable(options) else options
+    assert synthmed("export", config, *asked) == 2
+    assert len(synthmed.err.splitlines()) == 1
+    assert all(word in synthmed.err for word in words), synthmed.err
+    assert not Path("runs").exists()
+
+
+def test_pet_that_only_the_samples_tell_of(synthmed: Command, config: Path, made: Made) -> None:
+    shutil.rmtree(made.samples)
+    shutil.rmtree(made.audit)
+    make_audit(made.audit, make_samples(made.samples, modality="PT"))
+    assert synthmed("export", config, "--format", "dicom") == 2
+    assert "PET is released as NIfTI alone" in synthmed.err
+    assert not RELEASE.exists()
+    assert synthmed("export", "runs/r", "--format", "nifti") == 0
+    assert synthmed("verify", RELEASE) == 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "measured", "code", "words"),
+    [
+        ("INCONCLUSIVE", {"train_patients": 3}, 4, ["INCONCLUSIVE", "blocks the release"]),
+        ("FAIL", {"identifying_headers": 2}, 3, ["FAIL", "could identify a patient"]),
+    ],
+)
+def test_a_verdict_that_is_no_pass_is_one_line_with_the_evidence(
+    synthmed: Command, config: Path, made: Made, verdict: str, measured: dict[str, int], code: int, words: list[str]
+) -> None:
+    make_audit(made.audit, made.samples, verdict=verdict, **measured)
+    assert synthmed("export", config) == code
+    line = synthmed.err.splitlines()[-1]
+    assert all(word in line for word in [*words, "The evidence: ", "steward"]), line
+    assert not RELEASE.exists()
+    assert list(Path("runs/r/export").glob(".release*")) == []
+
+
+def test_verify_names_each_finding_on_a_line(synthmed: Command, config: Path) -> None:
+    assert synthmed("export", config) == 0
+    for name in ("SHA256SUMS.sig", "signer.pub", "provenance.dsse.json"):
+        (RELEASE / name).unlink()
+    (RELEASE / "notes.txt").write_text("x")
+    assert synthmed("verify", RELEASE) == 8
+    assert synthmed.out.splitlines() == [
+        "SHA256SUMS.sig: is missing: the release is not signed",
+        "notes.txt: was added: SHA256SUMS does not list it",
+    ]
+    assert "2 finding(s)" in synthmed.err
+
+
+def test_keygen(synthmed: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    assert synthmed("keygen") == 0
+    file = tmp_path / "home" / "synthmed" / "signing-key.pem"
+    assert str(file) in synthmed.out
+    assert fingerprint(load_public_key(file.with_suffix(".pub"))) in synthmed.out
+    assert "PRIVATE" not in synthmed.out
+    content = file.read_bytes()
+    assert synthmed("keygen") == 2
+    assert "never overwritten" in synthmed.err
+    assert file.read_bytes() == content
+    assert synthmed("keygen", tmp_path / "other.pem") == 0
+    assert (tmp_path / "other.pem").stat().st_mode & 0o777 == 0o600
