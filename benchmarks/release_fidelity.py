@@ -3,9 +3,9 @@
     python benchmarks/release_fidelity.py [--shape 48 40 24] [--compression none]
 
 The phantom is asymmetric, oblique and anisotropic, so that a flip, a swap or a shift shows. Affine error is the largest
-difference of an entry of the affine; corner error the largest distance between where a corner of the volume is and where
-the reader says it is, which adds up the slices. Voxel error of MR is given in quanta, the steps that its intensities
-were stored in; of CT in HU; of a segmentation in voxels that differ.
+difference of an entry of the affine; corner error the largest distance between where a corner of the volume is and
+where the reader says it is, which adds up the slices. Voxel error of MR is given in quanta, the steps that its
+intensities were stored in; of CT in HU; of a segmentation in voxels that differ.
 """
 
 from __future__ import annotations

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
@@ -21,15 +23,17 @@ from synthmed.errors import InputError, ReleaseRefused
 from synthmed.export import dicom_classic, dicom_enhanced
 from synthmed.export.cohort import ApprovedCohort, Columns
 from synthmed.export.dicom_case import Case, describe
-from synthmed.export.dicom_encode import SYNTAXES, check_encoder, part10, pixel_data
+from synthmed.export.dicom_encode import SYNTAXES, check_encoder, encode, part10, pixel_data
 from synthmed.export.dicom_index import Entry, write_index
 from synthmed.export.dicom_pixels import RAS_TO_LPS, Grid, Stored, digest, to_slices, to_stored
+from synthmed.export.dicom_workers import ordered_map, worker_count
 from synthmed.export.nifti import consecutive_values, structure_names
 from synthmed.export.samples import Sample
 from synthmed.export.seg import segmentation
 from synthmed.volume import Volume
 
-SEG_FILE = "IM0001.dcm"
+_ONE_FILE = "IM0001.dcm"
+Sources = Callable[[], list[Dataset]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ def write_dicom(cohort: ApprovedCohort, release: Path, config: ExportConfig) -> 
         If a file is no volume or label map.
     """
     check_encoder(config.compression)
-    entries = {sample.name: write_case(_job(cohort, sample, config), release) for sample in cohort.samples}
+    names = [sample.name for sample in cohort.samples]
+    workers = worker_count(len(names), len(names) * math.prod(cohort.description.space.grid))
+    jobs = (_job(cohort, sample, config) for sample in cohort.samples)
+    write = partial(write_case, release=release)
+    entries = dict(zip(names, ordered_map(write, jobs, workers), strict=True))
     write_index(release, entries)
     return {name: _cells(entry) for name, entry in entries.items()}
 
@@ -97,11 +105,11 @@ def write_case(job: Job, release: Path) -> Entry:
     values, grid = to_slices(_volume(job.image, f"the image of {job.case.name}"))
     stored = to_stored(values)
     write = _write_enhanced if job.enhanced else _write_classic
-    folder, sources = write(job, grid, stored, release)
+    folder, series_uid, sources = write(job, grid, stored, release)
     entry = Entry(
         modality=job.case.modality,
         series=folder,
-        series_uid=str(sources[0].SeriesInstanceUID),
+        series_uid=series_uid,
         transfer_syntax=str(SYNTAXES[job.compression]),
         shape=grid.shape,
         affine=tuple(tuple(float(x) for x in row) for row in RAS_TO_LPS @ grid.affine + 0.0),
@@ -110,7 +118,7 @@ def write_case(job: Job, release: Path) -> Entry:
         intercept=stored.intercept,
         voxels_sha256=digest(stored.array),
     )
-    return _write_segmentation(job, grid, sources, entry, release) if job.label else entry
+    return _write_segmentation(job, grid, sources(), entry, release) if job.label else entry
 
 
 def _job(cohort: ApprovedCohort, sample: Sample, config: ExportConfig) -> Job:
@@ -131,7 +139,7 @@ def _job(cohort: ApprovedCohort, sample: Sample, config: ExportConfig) -> Job:
 def _volume(content: bytes, what: str) -> Volume:
     """Read the bytes of a ``.nii.gz``."""
     try:
-        image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
+        image = nib.Nifti1Image.from_bytes(igzip.decompress(content))
         array = np.asarray(image.dataobj, dtype=np.float32)
     except (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError) as error:
         raise InputError(f"Cannot read {what}", found=" ".join(str(error).split()), expected="NIfTI-1") from error
@@ -140,24 +148,22 @@ def _volume(content: bytes, what: str) -> Volume:
     return Volume(array[np.newaxis], image.affine)
 
 
-def _write_classic(job: Job, grid: Grid, stored: Stored, release: Path) -> tuple[str, list[Dataset]]:
+def _write_classic(job: Job, grid: Grid, stored: Stored, release: Path) -> tuple[str, str, Sources]:
     common, own = dicom_classic.slice_headers(job.case, grid, stored)
     folder = job.case.folder(job.case.modality, str(common.SeriesInstanceUID))
     (release / folder).mkdir(parents=True)
     for name, content in dicom_classic.files(common, own, stored, job.compression):
         (release / folder / name).write_bytes(content)
-    return folder, dicom_classic.source_datasets(common, own)
+    return folder, str(common.SeriesInstanceUID), partial(dicom_classic.source_datasets, common, own)
 
 
-def _write_enhanced(job: Job, grid: Grid, stored: Stored, release: Path) -> tuple[str, list[Dataset]]:
+def _write_enhanced(job: Job, grid: Grid, stored: Stored, release: Path) -> tuple[str, str, Sources]:
     data = dicom_enhanced.header(job.case, grid, stored)
     folder = job.case.folder(job.case.modality, str(data.SeriesInstanceUID))
     (release / folder).mkdir(parents=True)
-    source = Dataset()
-    source.update(data)
-    data.update(pixel_data(stored.array, job.compression))
-    (release / folder / "IM0001.dcm").write_bytes(part10(data, SYNTAXES[job.compression]))
-    return folder, [source]
+    content = part10(data, SYNTAXES[job.compression], encode(pixel_data(stored.array, job.compression)))
+    (release / folder / _ONE_FILE).write_bytes(content)
+    return folder, str(data.SeriesInstanceUID), lambda: [data]
 
 
 def _write_segmentation(job: Job, grid: Grid, sources: list[Dataset], entry: Entry, release: Path) -> Entry:
@@ -168,10 +174,10 @@ def _write_segmentation(job: Job, grid: Grid, sources: list[Dataset], entry: Ent
     data = segmentation(job.case, sources, segments, job.names)
     folder = job.case.folder("SEG", str(data.SeriesInstanceUID))
     (release / folder).mkdir(parents=True)
-    (release / folder / SEG_FILE).write_bytes(part10(data, SYNTAXES["none"]))
+    (release / folder / _ONE_FILE).write_bytes(part10(data, SYNTAXES["none"]))
     return replace(
         entry,
-        seg=f"{folder}/{SEG_FILE}",
+        seg=f"{folder}/{_ONE_FILE}",
         seg_uid=str(data.SeriesInstanceUID),
         labels_sha256=digest(segments),
         segments=dict(job.names),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.tag import Tag
 
-from synthmed.errors import ConfigError
+from synthmed.errors import ConfigError, InputError
 from synthmed.export.dicom_case import IMPLEMENTATION_UID
 
 Frames = NDArray[np.int16] | NDArray[np.uint16]
@@ -27,14 +30,16 @@ SYNTAXES: dict[str, uid.UID] = {
 }
 """ExportConfig.compression -> transfer syntax; all are lossless."""
 
-ENCODERS: dict[str, tuple[str, str]] = {
-    "rle": ("gdcm", "python-gdcm"),
-    "jpeg-ls": ("jpeg_ls", "pyjpegls"),
-    "jpeg-2000": ("openjpeg", "pylibjpeg pylibjpeg-openjpeg"),
-    "htj2k": ("imagecodecs", "imagecodecs"),
+ENCODERS: dict[str, dict[str, str]] = {
+    "rle": {"gdcm": "python-gdcm"},
+    "jpeg-ls": {"jpeg_ls": "pyjpegls"},
+    "jpeg-2000": {"pylibjpeg": "pylibjpeg", "openjpeg": "pylibjpeg-openjpeg"},
+    "htj2k": {"imagecodecs": "imagecodecs", "pylibjpeg": "pylibjpeg", "openjpeg": "pylibjpeg-openjpeg"},
 }
-"""Compression -> module that encodes it and what pip calls it (BSD and MIT licences). The first two always come with
-synthmed."""
+"""Compression -> modules that encode it and decode it again, and what pip calls them; all BSD or MIT licensed.
+
+RLE and JPEG-LS always come with synthmed.
+"""
 
 _PREAMBLE = bytes(128) + b"DICM"
 _VERSION_NAME = "SYNTHMED"
@@ -43,21 +48,35 @@ _PIXEL_DATA = Tag("PixelData")
 
 def check_encoder(compression: str) -> None:
     """Raise `ConfigError` where nothing installed encodes `compression`."""
-    if compression == "none":
-        return
-    module, package = ENCODERS[compression]
-    try:
-        import_module(module)
-    except ImportError as error:
+    packages = ENCODERS.get(compression, {})
+    missing = [package for module, package in packages.items() if find_spec(module) is None]
+    if missing:
         raise ConfigError(
             f"Nothing installed encodes --compression {compression}",
-            expected=f"the module {module}",
-            next_step=f"Run `pip install {package}`, or choose rle",
-        ) from error
+            expected=f"the package{'s' * (len(missing) > 1)} {' and '.join(missing)}",
+            next_step=f"Run `pip install {' '.join(missing)}`, or choose rle",
+        )
 
 
 def compress(frame: Frames, compression: str) -> bytes:
-    """Return one frame, shape (rows, columns), as a lossless codestream."""
+    """Return one frame, shape (rows, columns), as a lossless codestream.
+
+    Raises
+    ------
+    InputError
+        If the encoder refuses it; OpenJPEG wants 32 rows and columns.
+    """
+    try:
+        return _compress(frame, compression)
+    except RuntimeError as error:
+        raise InputError(
+            f"A slice of {frame.shape[0]} x {frame.shape[1]} cannot be encoded as {compression}",
+            found=" ".join(str(error).split()),
+            next_step="Choose --compression none or rle",
+        ) from error
+
+
+def _compress(frame: Frames, compression: str) -> bytes:
     if compression == "htj2k":
         return bytes(import_module("imagecodecs").htj2k_encode(np.ascontiguousarray(frame), reversible=True))
     from pydicom.pixels import get_encoder
@@ -88,13 +107,21 @@ def pixel_data(frames: Frames, compression: str) -> Dataset:
     return data
 
 
-def part10(data: Dataset, syntax: uid.UID) -> bytes:
-    """Return a dataset as a DICOM file (PS3.10)."""
-    return file_meta(str(data.SOPClassUID), str(data.SOPInstanceUID), syntax) + encode(data)
+def part10(data: Dataset, syntax: uid.UID, pixels: bytes = b"") -> bytes:
+    """Return a dataset as a DICOM file (PS3.10); `pixels` is its encoded pixel data, unless it holds them itself."""
+    return file_meta(str(data.SOPClassUID), str(data.SOPInstanceUID), syntax) + encode(data) + pixels
 
 
 def file_meta(sop_class: str, instance: str, syntax: uid.UID) -> bytes:
     """Return preamble and file meta information; nothing in it depends on the moment or the machine."""
+    before, after = _around_instance(sop_class, len(instance), syntax)
+    return before + instance.encode() + after
+
+
+@cache
+def _around_instance(sop_class: str, length: int, syntax: uid.UID) -> tuple[bytes, bytes]:
+    """Return what stands before and after the instance's UID of `length` characters; slices differ in it alone."""
+    instance = "1" * length
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = uid.UID(sop_class), uid.UID(instance)
@@ -103,7 +130,8 @@ def file_meta(sop_class: str, instance: str, syntax: uid.UID) -> bytes:
     stream = DicomBytesIO()
     stream.is_little_endian, stream.is_implicit_VR = True, False
     write_file_meta_info(stream, meta, enforce_standard=True)
-    return _PREAMBLE + stream.getvalue()
+    before, after = stream.getvalue().split(instance.encode())
+    return _PREAMBLE + before, after
 
 
 def encode(data: Dataset) -> bytes:
@@ -126,7 +154,7 @@ def template(common: Dataset, own: Iterable[str]) -> Callable[[Dataset], bytes]:
     """
     places = sorted(Tag(keyword) for keyword in own)
     bounds = [Tag(0), *places, Tag(0xFFFFFFFF)]
-    pieces = [encode(common[slice(first, last)]) for first, last in zip(bounds, bounds[1:], strict=False)]
+    pieces = [encode(common[slice(first, last)]) for first, last in pairwise(bounds)]
 
     def render(data: Dataset) -> bytes:
         parts = [pieces[0]]

@@ -124,9 +124,7 @@ def _shared(case: Case, grid: Grid, stored: Stored) -> Dataset:
         RescaleIntercept=decimal(stored.intercept),
         RescaleType="HU" if case.modality == "CT" else "US",
     )
-    anatomy = item(
-        FrameLaterality="U", AnatomicRegionSequence=Sequence([code_item(codes.SCT.AnatomicalStructure)])
-    )
+    anatomy = item(FrameLaterality="U", AnatomicRegionSequence=Sequence([code_item(codes.SCT.AnatomicalStructure)]))
     window = item(WindowCenter=decimal(case.window[0]), WindowWidth=decimal(case.window[1]))
     shared = item(
         PixelMeasuresSequence=Sequence([measures]),

@@ -57,7 +57,7 @@ ANATOMY = {
     "vertebra": "Vertebra",
     "white matter": "WhiteMatter",
 }
-"""Structure, as cohorts call it -> SNOMED CT concept, by its keyword in PS3.16. `property_codes` adds left and right."""
+"""Structure, as cohorts call it -> SNOMED CT concept, by its keyword in PS3.16; `property_codes` adds the side."""
 
 ABNORMALITIES = {
     "edema": "Edema",

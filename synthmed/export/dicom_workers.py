@@ -1,0 +1,68 @@
+"""Several cases at once, each in a process of its own: pydicom holds the interpreter's lock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+WORTH_PROCESSES = 2**26
+"""Voxels; starting processes takes about as long as writing a third of so many."""
+_MOST_WORKERS = 8
+
+
+def worker_count(cases: int, voxels: int) -> int:
+    """Return how many processes to use for `cases` volumes of `voxels` in all; 1 means none but this."""
+    if cases < 2 or voxels < WORTH_PROCESSES:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, cases, _MOST_WORKERS)
+
+
+def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:
+    """Yield the results in the order of the tasks, of which only a few are in memory at a time.
+
+    Parameters
+    ----------
+    function : callable
+        At the top of a module, so that another process finds it.
+    tasks : iterable
+    workers : int
+        With 1, everything happens here.
+    """
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    # Spawned, since a fork of a process with threads (torch, BLAS) may never return.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare)
+    running: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            running.append(pool.submit(function, task))
+            if len(running) > 2 * workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
