@@ -167,7 +167,16 @@ def _export(run: Run, out: Path, progress: bool) -> None:
         raise type(refusal)(
             refusal.what, found=refusal.found, expected=refusal.expected, next_step=evidence
         ) from refusal
-    export(samples, approval, out / "release", config=run.config.export, audit_dir=audit, run=run.config)
+    measured = run.stage("evaluate") / "evaluation.json"
+    export(
+        samples,
+        approval,
+        out / "release",
+        config=run.config.export,
+        audit_dir=audit,
+        run=run.config,
+        evaluation=read_json(measured) if measured.is_file() else None,
+    )
 
 
 STAGES: tuple[Stage, ...] = (
@@ -182,5 +191,5 @@ STAGES: tuple[Stage, ...] = (
     Stage("generate", ("sampling",), ("autoencoder", "denoiser"), _generate, extends=("sampling.num_samples",)),
     Stage("evaluate", ("evaluation",), ("prepare", "autoencoder", "denoiser", "generate"), _evaluate),
     Stage("audit", ("audit",), ("prepare", "generate"), _audit, source=_policy),
-    Stage("export", ("export",), ("generate", "audit"), _export, source=_release),
+    Stage("export", ("export",), ("generate", "evaluate", "audit"), _export, source=_release),
 )

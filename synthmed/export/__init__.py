@@ -18,9 +18,9 @@ from synthmed.config import Config, ExportConfig
 from synthmed.errors import ConfigError, ReleaseRefused
 from synthmed.export.approval import ReleaseApproval, approve, parse_report
 from synthmed.export.bids import write_bids
-from synthmed.export.card import render_card, render_license
 from synthmed.export.cohort import ApprovedCohort, Columns, open_approved
 from synthmed.export.dicom import write_dicom
+from synthmed.export.documents import write_documents
 from synthmed.export.findings import Finding
 from synthmed.export.gate import GATE, gate_record
 from synthmed.export.nifti import write_nifti
@@ -28,7 +28,7 @@ from synthmed.export.provenance import RELEASED, predicate, public_configuration
 from synthmed.export.samples import Sample
 from synthmed.export.seal import seal, signed_by
 from synthmed.export.signing import say_on_stderr, signing_key
-from synthmed.export.verify import digest_files, verify
+from synthmed.export.verify import REPORT, digest_files, verify
 from synthmed.files import storage_errors, write_json, write_text
 
 __all__ = [
@@ -55,6 +55,7 @@ def export(
     config: ExportConfig,
     audit_dir: Path,
     run: Config | None = None,
+    evaluation: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = say_on_stderr,
 ) -> Path:
     """Write a release, sign it, check it, and only then give it its name.
@@ -75,7 +76,9 @@ def export(
     audit_dir : Path
         The audit's ``release/`` directory with the approved ``report.json`` and ``report.md``.
     run : Config, optional
-        The settings that made the samples, for the statement of provenance.
+        The settings that made the samples, for the statement of provenance and the model card.
+    evaluation : mapping, optional
+        ``evaluation.json`` of the run, for the model card.
     say : callable
         Receives one line if a signing key had to be made.
 
@@ -106,7 +109,9 @@ def export(
     key = signing_key(config.key, say)
     settings = public_configuration(run) if run else {"export": config.model_dump(mode="json", include=RELEASED)}
     with _whole_or_absent(out) as part:
-        _write(cohort, part, config, audit_dir)
+        columns = _write(cohort, part, config, audit_dir)
+        report = parse_report((part / REPORT).read_text(encoding="utf-8"))
+        write_documents(part, config, cohort, report, columns, run=run, evaluation=evaluation)
         _sign(cohort, part, settings, key)
         findings = verify(part)
         if findings:
@@ -167,7 +172,8 @@ def _exists(out: Path) -> ConfigError:
     return ConfigError(f"{out} exists already", next_step="Remove it or name another directory")
 
 
-def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: Path) -> None:
+def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: Path) -> Columns:
+    """Write the volumes, the audit's record, the gate's and the table of cases; return the table's cells."""
     spacing = " ".join(f"{round(edge, 6):g}" for edge in cohort.description.space.spacing)
     columns: Columns = {sample.name: {"spacing": spacing} for sample in cohort.samples}
     for exporter in (EXPORTERS[name] for name in config.formats):
@@ -179,9 +185,7 @@ def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: 
         (part / "audit" / name).write_bytes(approval.read_bound(audit_dir / name, approval.records[name]))
     write_json(part / GATE, gate_record(approval, columns, config.formats, _digests(part)))
     write_text(part / "cases.csv", _cases(cohort.samples, columns))
-    report = parse_report((part / "audit" / "report.json").read_text(encoding="utf-8"))
-    write_text(part / "README.md", render_card(config, cohort, report, columns))
-    write_text(part / "LICENSE", render_license(config))
+    return columns
 
 
 def _sign(cohort: ApprovedCohort, part: Path, settings: Mapping[str, Any], key: Ed25519PrivateKey) -> None:

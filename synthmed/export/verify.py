@@ -23,7 +23,8 @@ from synthmed.files import sha256_file
 REPORT = "audit/report.json"
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
-_REQUIRED = ("README.md", "LICENSE", "cases.csv", REPORT, "audit/report.md", GATE)
+_DOCUMENTS = ("README.md", "LICENSE", "DATASHEET.md", "MODEL_CARD.md", "croissant.json")
+_REQUIRED = (*_DOCUMENTS, "cases.csv", REPORT, "audit/report.md", GATE)
 
 
 def verify(release: Path, key: Path | None = None) -> list[Finding]:

@@ -32,6 +32,9 @@ def test_layout(made: Made, tmp_path: Path) -> None:
     assert {p.relative_to(release).as_posix() for p in release.rglob("*") if "Tr" not in p.parent.name} == {
         "README.md",
         "LICENSE",
+        "DATASHEET.md",
+        "MODEL_CARD.md",
+        "croissant.json",
         "cases.csv",
         "SHA256SUMS",
         "SHA256SUMS.sig",

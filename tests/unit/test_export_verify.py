@@ -61,7 +61,8 @@ def all_files() -> list[str]:
     volumes = [f"nifti/imagesTr/synthetic_000{i}_0000.nii.gz" for i in range(6)]
     volumes += [f"nifti/labelsTr/synthetic_000{i}.nii.gz" for i in range(6)]
     audit = ["audit/gate.json", "audit/report.json", "audit/report.md"]
-    return [*volumes, *audit, "README.md", "LICENSE", "cases.csv", "nifti/dataset.json", "nifti/datalist.json"]
+    documents = ["README.md", "LICENSE", "DATASHEET.md", "MODEL_CARD.md", "croissant.json"]
+    return [*volumes, *audit, *documents, "cases.csv", "nifti/dataset.json", "nifti/datalist.json"]
 
 
 @pytest.mark.parametrize("name", all_files())
@@ -114,14 +115,14 @@ def test_a_checksum_that_leads_outside_is_refused(release: Path, name: str) -> N
     (release.parent / "outside.txt").write_text("x")
     with (release / "SHA256SUMS").open("a") as stream:
         stream.write(f"{digest(release.parent / 'outside.txt')}  {name}\n")
-    assert set(problems(release)) == {f"SHA256SUMS: line 21 leads outside the release: {name}", *FORGED}
+    assert set(problems(release)) == {f"SHA256SUMS: line 24 leads outside the release: {name}", *FORGED}
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("nonsense", "SHA256SUMS: line 21 is not a checksum and a name"),
-        ("", "SHA256SUMS: line 21 is not a checksum and a name"),
+        ("nonsense", "SHA256SUMS: line 24 is not a checksum and a name"),
+        ("", "SHA256SUMS: line 24 is not a checksum and a name"),
         ("0" * 64 + "  cases.csv", "cases.csv: is listed twice in SHA256SUMS"),
         ("0" * 64 + "  gone.txt", "gone.txt: is missing"),
     ],
