@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from synthmed.errors import InputError, StorageError
+from synthmed.errors import ConfigError, InputError, StorageError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -49,6 +51,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(out: Path) -> Iterator[Path]:
+    """Yield a new hidden sibling of `out` that takes its name on success and vanishes on any failure.
+
+    What a killed writer of the same `out` left is removed first.
+
+    Raises
+    ------
+    ConfigError
+        If `out` exists.
+    StorageError
+        If the disk is full or the folder is not writable.
+    """
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"{out} exists already", next_step="Remove it or name another directory")
+    prefix = f".{out.name}.partial-"
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for stale in out.parent.glob(f"{glob.escape(prefix)}*"):
+            shutil.rmtree(stale)
+        part = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+        try:
+            yield part
+            part.chmod(0o755)
+            part.rename(out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from synthmed.cli import making, releasing, sending  # noqa: F401 (their verbs register themselves)
+from synthmed.cli import making, releasing, sending, sharing  # noqa: F401 (their verbs register themselves)
 from synthmed.cli.app import EXIT_CODES, app
 from synthmed.errors import EXIT_BUG, EXIT_INTERRUPTED
 
