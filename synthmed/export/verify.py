@@ -12,6 +12,9 @@ from typing import Any
 
 from privacy.errors import AuditError
 from synthmed.export.approval import parse_report
+from synthmed.export.bids import IMAGE_SUFFIX, LABELS
+from synthmed.export.bids import ROOT as BIDS
+from synthmed.export.dicom_check import check_dicom
 from synthmed.export.findings import Finding
 from synthmed.export.gate import GATE, gate_findings
 from synthmed.export.nifti import CHANNEL, ROOT, read_header
@@ -62,6 +65,7 @@ def verify(release: Path, key: Path | None = None) -> list[Finding]:
     findings += seal_findings(release, digests, listed, expected)
     findings += _check_gate(release, digests)
     findings += _check_nifti(release, sorted(digests))
+    findings += check_dicom(release, sorted(digests))
     return sorted(set(findings))
 
 
@@ -165,11 +169,19 @@ def _check_nifti(release: Path, files: list[str]) -> list[Finding]:
             findings += [Finding(name, problem) for problem in problems]
         except ValueError as error:
             findings.append(Finding(name, f"is not a readable NIfTI-1 volume: {error}"))
-    for name in (n for n in geometries if n.startswith(f"{ROOT}/labelsTr/")):
-        case = PurePosixPath(name).name.removesuffix(SUFFIX)
-        image = geometries.get(f"{ROOT}/imagesTr/{case}{CHANNEL}{SUFFIX}")
-        if image is None:
+    for name in geometries:
+        image = _image_of(name)
+        if image is not None and image not in geometries:
             findings.append(Finding(name, "has no image"))
-        elif not image.agrees_with(geometries[name]):
+        elif image is not None and not geometries[image].agrees_with(geometries[name]):
             findings.append(Finding(name, "does not lie on the grid of its image"))
     return findings
+
+
+def _image_of(name: str) -> str | None:
+    """Return the image that a label map belongs to, None where `name` is no label map."""
+    if name.startswith(f"{ROOT}/labelsTr/"):
+        return name.replace("/labelsTr/", "/imagesTr/").removesuffix(SUFFIX) + CHANNEL + SUFFIX
+    if name.startswith(f"{LABELS}/"):
+        return name.replace(LABELS, BIDS, 1).removesuffix(f"dseg{SUFFIX}") + IMAGE_SUFFIX + SUFFIX
+    return None

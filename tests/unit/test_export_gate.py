@@ -7,13 +7,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
-from releases import Made, digest, make_audit, make_samples, reseal
+from releases import Made, digest, make_audit, make_samples, oblique_affine, phantom_label, reseal
 
 from synthmed.config import ExportConfig
 from synthmed.errors import ConfigError
 from synthmed.export import EXPORTERS, check_formats, verify
 from synthmed.export.gate import holds_voxels
+from synthmed.io import write_volume
+from synthmed.volume import Volume
 
 GATE = "audit/gate.json"
 Change = Callable[[dict], object]  # type: ignore[type-arg]
@@ -128,6 +131,36 @@ def test_a_case_that_was_never_approved(release: Path) -> None:
 
     edit(release, invent)
     assert problems(release) == ["audit/gate.json: the cases with an image in dicom/ are not those approved"]
+
+
+def rewrite(release: Path, name: str) -> None:
+    """Let gate and seal say what the file now is."""
+
+    def renew(gate: dict) -> None:  # type: ignore[type-arg]
+        gate["released"][name]["sha256"] = digest(release / name)
+
+    edit(release, renew)
+
+
+@pytest.mark.parametrize("pattern", ["dicom/*/*/MR-*/*.dcm", "dicom/*/*/SEG-*/*.dcm"])
+def test_a_dicom_file_without_the_mark_whatever_is_forged(release: Path, pattern: str) -> None:
+    name = one(release, pattern)
+    data = pydicom.dcmread(release / name)
+    del data.SyntheticData
+    data.save_as(release / name)
+    rewrite(release, name)
+    [problem] = problems(release)
+    assert problem.startswith(f"{name}: ")
+    assert "SyntheticData" in problem
+
+
+def test_a_bids_label_off_the_grid_of_its_image(release: Path) -> None:
+    name = "bids/derivatives/labels/sub-synthetic0002/anat/sub-synthetic0002_dseg.nii.gz"
+    shifted = oblique_affine()
+    shifted[0, 3] += 1.0
+    write_volume(release / name, Volume(phantom_label((1, 2))[None], shifted), dtype="uint8")
+    rewrite(release, name)
+    assert f"{name}: does not lie on the grid of its image" in problems(release)
 
 
 @pytest.mark.parametrize(
