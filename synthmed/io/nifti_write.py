@@ -23,6 +23,8 @@ _COMPRESSION_LEVEL = 2
 _GZIP = 31
 """RFC 1952 around the deflated data: time 0, no file name."""
 _NO_EXTENSION = bytes(4)
+# Turned whole, a large volume leaves the processor's cache at every step; 16 planes at a time take a third of the time.
+_SLAB = 16
 _SHEAR_TOLERANCE = 1e-3
 _MAX_DESCRIPTION = 79
 
@@ -65,13 +67,14 @@ def write_volume(
 
 
 def _encode(data: NDArray[np.generic], affine: Affine, description: str) -> bytes:
+    """Return the file's content; `data` is in the file's order, shape (K, J, I)."""
     if len(description) > _MAX_DESCRIPTION or not description.isascii():
         raise InputError(
             "A NIfTI description does not fit the header",
             found=f"{len(description)} characters, {description!r}",
             expected=f"at most {_MAX_DESCRIPTION} ASCII characters",
         )
-    image = nib.Nifti1Image(data, affine)
+    image = nib.Nifti1Image(data.T, affine)
     header = image.header
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
@@ -80,28 +83,33 @@ def _encode(data: NDArray[np.generic], affine: Affine, description: str) -> byte
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     header.set_data_offset(len(header.binaryblock) + len(_NO_EXTENSION))
     # nibabel's own writer goes slice by slice, which takes longer than compressing does.
-    return b"".join((header.binaryblock, _NO_EXTENSION, data.tobytes("F")))
+    return b"".join((header.binaryblock, _NO_EXTENSION, data.data))
 
 
 def _cast(path: Path, volume: Volume, dtype: OutputType) -> NDArray[np.generic]:
+    """Return the voxels as they lie in the file: rounded, of `dtype`, the volume's first axis fastest."""
     channels = volume.array.shape[0]
     if channels != 1:
         raise InputError(f"Cannot write {path}", found=f"{channels} channels", expected="1")
     values = volume.array[0]
-    if not np.isfinite(values).all():
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite((low, high)).all():  # a NaN anywhere is the least and the greatest value
         raise InputError(f"Cannot write {path}", found="NaN or infinite voxels", expected="finite values")
-    if dtype == "float32":
-        return values
-    rounded, limits = np.rint(values), np.iinfo(dtype)
-    low, high = float(rounded.min()), float(rounded.max())
-    if low < limits.min or high > limits.max:
-        raise InputError(
-            f"Cannot write {path}",
-            found=f"values from {low:g} to {high:g}",
-            expected=f"{dtype}, {limits.min} to {limits.max}",
-            next_step="Choose a wider type or clip the intensities first",
-        )
-    return rounded.astype(dtype)
+    if dtype != "float32":
+        limits = np.iinfo(dtype)
+        low, high = np.rint((low, high)).tolist()
+        if low < limits.min or high > limits.max:
+            raise InputError(
+                f"Cannot write {path}",
+                found=f"values from {low:g} to {high:g}",
+                expected=f"{dtype}, {limits.min} to {limits.max}",
+                next_step="Choose a wider type or clip the intensities first",
+            )
+    data = np.empty(values.shape[::-1], dtype)
+    for start in range(0, len(values), _SLAB):
+        slab = values[start : start + _SLAB]
+        data[:, :, start : start + _SLAB] = (slab if dtype == "float32" else np.rint(slab)).T
+    return data
 
 
 def _orthogonal(path: Path, affine: Affine) -> Affine:
