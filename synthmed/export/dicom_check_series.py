@@ -59,7 +59,7 @@ def nifti_problems(file: Path, entry: Entry, frames: Sequence[Frame]) -> list[st
     ordered = sorted(frames, key=lambda frame: float(frame.position @ normal))
     if grid.shape != entry.shape or np.abs(grid.affine - _affine(ordered)).max() > _POSITION_TOLERANCE:
         return ["does not lie where its NIfTI lies"]
-    restored = np.stack([frame.stored * frame.slope + frame.intercept for frame in ordered])
+    restored = np.stack([frame.stored.astype(np.float64) * frame.slope + frame.intercept for frame in ordered])
     if restored.shape != values.shape:
         return ["does not lie where its NIfTI lies"]
     # Half a step of the rescale, and the rounding of float32.

@@ -52,8 +52,8 @@ def _person_problems(data: Dataset, case: str) -> list[str]:
     problems = []
     if _text(data, "PatientName") != f"{FAMILY_NAME}^{case}" or _text(data, "PatientID") != case:
         problems.append(f"PatientName or PatientID is not that of the synthetic case {case}")
-    filled = sorted({keyword_for_tag(tag) for tag in _identifying(data)})
-    return problems + [f"{keyword} is filled" if keyword else "has private attributes" for keyword in filled]
+    filled = sorted(set(_identifying(data)))
+    return problems + [f"{keyword_for_tag(tag)} is filled" if tag else "has private attributes" for tag in filled]
 
 
 def _identifying(data: Dataset) -> Iterator[int]:
