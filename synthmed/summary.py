@@ -29,7 +29,7 @@ def summarise(run: Run) -> str:
             format_evaluation(read_json(run.stage("evaluate") / "evaluation.json")),
             "",
             _format_costs(run),
-            f"  Release:       {release}  (check it: synthmed verify {release})",
+            f"  Release:       {release}  (signed; check it: synthmed verify {release})",
             f"  Audit:         {run.stage('audit') / 'steward' / 'report.md'}  (names patients: stays home)",
             f"  Look at them:  {run.stage('evaluate') / 'montage.png'}",
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,24 +70,27 @@ def verify(release: Path, key: Path | None = None) -> list[Finding]:
 
 
 def _walk(release: Path) -> tuple[list[str], list[Finding]]:
-    """Return the regular files, and a finding for each entry that is anything else."""
-    files, findings = [], []
-    for name, entry in _entries(release, ""):
-        if entry.is_symlink():
-            findings.append(Finding(name, "is a symbolic link"))
-        elif entry.is_file(follow_symlinks=False):
-            files.append(name)
-        elif not entry.is_dir(follow_symlinks=False):
-            findings.append(Finding(name, "is not a regular file"))
-    return sorted(files), findings
-
-
-def _entries(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(folder) as entries:
+    """Return the regular files, and a finding for each entry that is anything else or a folder that stays shut."""
+    files, findings, folders = [], [], [(str(release), "")]
+    while folders:
+        folder, prefix = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError as error:
+            findings.append(Finding(prefix.rstrip("/") or release.name, f"cannot be read: {error.strerror or error}"))
+            continue
         for entry in entries:
-            yield prefix + entry.name, entry
-            if entry.is_dir(follow_symlinks=False):
-                yield from _entries(entry.path, f"{prefix}{entry.name}/")
+            name = prefix + entry.name
+            if entry.is_symlink():
+                findings.append(Finding(name, "is a symbolic link"))
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append((entry.path, f"{name}/"))
+            elif entry.is_file(follow_symlinks=False):
+                files.append(name)
+            else:
+                findings.append(Finding(name, "is not a regular file"))
+    return sorted(files), findings
 
 
 def digest_files(release: Path, names: Iterable[str]) -> tuple[dict[str, str], list[Finding]]:

@@ -60,6 +60,8 @@ def test_sigkill_leaves_no_release_and_the_next_export_cleans_up(made: Made, tmp
     left = [p.name for p in out.parent.iterdir()]
     assert len(left) == 1
     assert left[0].startswith(".release.partial-")
+    if step in ("copying", "checksums", "signing"):
+        assert "SHA256SUMS.sig: is missing: the release is not signed" in map(str, verify(out.parent / left[0]))
     assert verify(made.release(out)) == []
     assert [p.name for p in out.parent.iterdir()] == ["release"]
 

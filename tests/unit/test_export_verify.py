@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,20 @@ def test_a_file_replaced_by_a_link_to_the_same_bytes(release: Path, tmp_path: Pa
     shutil.move(release / "cases.csv", tmp_path / "cases.csv")
     (release / "cases.csv").symlink_to(tmp_path / "cases.csv")
     assert problems(release) == ["cases.csv: is a symbolic link", "cases.csv: is missing"]
+
+
+def test_a_folder_that_cannot_be_entered_is_named(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def forbidden(path: str) -> Any:
+        if str(path).endswith("labelsTr"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    found = problems(release)
+    assert "nifti/labelsTr: cannot be read: Permission denied" in found
+    assert f"{LABEL}: is missing" in found
 
 
 def test_a_pipe_does_not_block(release: Path) -> None:
