@@ -67,7 +67,7 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         If the disk is full or the folder is not writable.
     """
     if out.exists() or out.is_symlink():
-        raise ConfigError(f"{out} exists already", next_step="Remove it or name another directory")
+        raise _exists(out)
     prefix = f".{out.name}.partial-"
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -77,9 +77,22 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         try:
             yield part
             part.chmod(0o755)
-            part.rename(out)
+            _take_name(part, out)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _take_name(part: Path, out: Path) -> None:
+    try:
+        part.rename(out)
+    except OSError as error:
+        if out.exists():
+            raise _exists(out) from error
+        raise
+
+
+def _exists(out: Path) -> ConfigError:
+    return ConfigError(f"{out} exists already", next_step="Remove it or name another directory")
 
 
 def write_text(path: Path, text: str) -> None:
