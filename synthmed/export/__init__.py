@@ -5,17 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from synthmed.config import Config, ExportConfig
-from synthmed.errors import ConfigError, ReleaseRefused
+from synthmed.errors import ConfigError, ReleaseRefused, VerificationFailed
 from synthmed.export.approval import ReleaseApproval, approve, parse_report
 from synthmed.export.bids import write_bids
 from synthmed.export.cohort import ApprovedCohort, Columns, open_approved
@@ -28,8 +23,9 @@ from synthmed.export.provenance import RELEASED, predicate, public_configuration
 from synthmed.export.samples import Sample
 from synthmed.export.seal import seal, signed_by
 from synthmed.export.signing import say_on_stderr, signing_key
+from synthmed.export.validation import describe_failures, validate_release
 from synthmed.export.verify import REPORT, digest_files, verify
-from synthmed.files import storage_errors, write_json, write_text
+from synthmed.files import atomic_directory, write_json, write_text
 
 __all__ = [
     "EXPORTERS",
@@ -80,7 +76,7 @@ def export(
     evaluation : mapping, optional
         ``evaluation.json`` of the run, for the model card.
     say : callable
-        Receives one line if a signing key had to be made.
+        Receives a line if a signing key had to be made, and one about the validators if they were asked for.
 
     Returns
     -------
@@ -91,6 +87,8 @@ def export(
     ------
     ReleaseRefused
         Without an approval, if a file changed since, or if the finished release does not verify.
+    VerificationFailed
+        If a validator was asked for and finds an error.
     ConfigError
         If `out` exists, a format is unknown or does not go with the modality, or the signing key cannot be used.
     InputError
@@ -102,21 +100,19 @@ def export(
         raise ReleaseRefused(
             "Nothing is exported without an approval", found=type(approval).__name__, next_step="Call approve() first"
         )
-    if out.exists() or out.is_symlink():
-        raise _exists(out)
     cohort = open_approved(samples, approval)
     check_formats(config, cohort.description.space.modality)
     key = signing_key(config.key, say)
     settings = public_configuration(run) if run else {"export": config.model_dump(mode="json", include=RELEASED)}
-    with _whole_or_absent(out) as part:
+    with atomic_directory(out) as part:
         columns = _write(cohort, part, config, audit_dir)
         report = parse_report((part / REPORT).read_text(encoding="utf-8"))
         write_documents(part, config, cohort, report, columns, run=run, evaluation=evaluation)
-        _sign(cohort, part, settings, key)
-        findings = verify(part)
-        if findings:
-            more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
-            raise ReleaseRefused("The release does not pass its own verification", found=f"{findings[0]}{more}")
+        if config.validate_with_tools:
+            _validate(part, say)
+        seal(part, _digests(part), predicate(cohort, settings, part), key)
+        if findings := verify(part):
+            raise ReleaseRefused("The release does not pass its own verification", found=_first(findings))
     return out
 
 
@@ -142,36 +138,6 @@ def check_formats(config: ExportConfig, modality: str | None) -> None:
         )
 
 
-@contextmanager
-def _whole_or_absent(out: Path) -> Iterator[Path]:
-    """Yield a new hidden directory beside `out` that takes its name on success and vanishes on any failure."""
-    prefix = f".{out.name}.partial-"
-    with storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for stale in out.parent.glob(f"{prefix}*"):
-            shutil.rmtree(stale)
-        part = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
-        try:
-            yield part
-            part.chmod(0o755)
-            _rename(part, out)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _rename(part: Path, out: Path) -> None:
-    try:
-        part.rename(out)
-    except OSError as error:
-        if out.exists():
-            raise _exists(out) from error
-        raise
-
-
-def _exists(out: Path) -> ConfigError:
-    return ConfigError(f"{out} exists already", next_step="Remove it or name another directory")
-
-
 def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: Path) -> Columns:
     """Write the volumes, the audit's record, the gate's and the table of cases; return the table's cells."""
     spacing = " ".join(f"{round(edge, 6):g}" for edge in cohort.description.space.spacing)
@@ -188,8 +154,20 @@ def _write(cohort: ApprovedCohort, part: Path, config: ExportConfig, audit_dir: 
     return columns
 
 
-def _sign(cohort: ApprovedCohort, part: Path, settings: Mapping[str, Any], key: Ed25519PrivateKey) -> None:
-    seal(part, _digests(part), predicate(cohort, settings, part), key)
+def _validate(part: Path, say: Callable[[str], None]) -> None:
+    """File what the validators say of everything so far; raise `VerificationFailed` where one finds an error."""
+    verdicts = validate_release(part)
+    say("Validators: " + ", ".join(f"{verdict.tool} {verdict.status}" for verdict in verdicts))
+    if failures := describe_failures(verdicts):
+        raise VerificationFailed(
+            "The release does not pass its validators",
+            found=_first(failures),
+            next_step="Without --validate it is written, and you can run them yourself",
+        )
+
+
+def _first(items: Sequence[object]) -> str:
+    return f"{items[0]} and {len(items) - 1} more" if len(items) > 1 else str(items[0])
 
 
 def _digests(part: Path) -> dict[str, str]:

@@ -189,6 +189,33 @@ def test_a_verdict_that_is_no_pass_is_one_line_with_the_evidence(
     assert list(Path("runs/r/export").glob(".release*")) == []
 
 
+def test_validators_are_run_and_what_they_say_is_signed(synthmed: Command, config: Path) -> None:
+    assert synthmed("export", config, "--validate", "--format", "nifti", "--format", "dicom") == 0, synthmed.err
+    [line] = [line for line in synthmed.err.splitlines() if line.startswith("Validators: ")]
+    assert "failed" not in line
+    assert "dciodvfy passed" in line
+    listed = (RELEASE / "SHA256SUMS").read_text()
+    assert "  validation/dciodvfy.json\n" in listed
+    assert synthmed("verify", RELEASE) == 0
+
+
+def test_a_validator_that_finds_an_error_blocks_the_release(
+    synthmed: Command, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synthmed.export import verdicts
+    from synthmed.export.validation import VALIDATORS
+
+    said = verdicts.Said("Missing attribute", 3, "dicom/x.dcm")
+    monkeypatch.setattr(
+        "synthmed.export.validation.VALIDATORS",
+        (VALIDATORS[0], lambda part: verdicts.Verdict("strict", verdicts.FAILED, errors=(said,))),
+    )
+    assert synthmed("export", config, "--validate") == 8
+    assert "strict: Missing attribute" in synthmed.err.splitlines()[-1]
+    assert not RELEASE.exists()
+    assert synthmed("export", "runs/r", "--no-validate") == 0
+
+
 def test_verify_names_each_finding_on_a_line(synthmed: Command, config: Path) -> None:
     assert synthmed("export", config) == 0
     for name in ("SHA256SUMS.sig", "signer.pub", "provenance.dsse.json"):
