@@ -11,7 +11,6 @@ intensities were stored in; of CT in HU; of a segmentation in voxels that differ
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -163,7 +162,7 @@ def read_own(path: Path, _scratch: Path) -> Read:
 
 
 def read_dcmqi(path: Path, scratch: Path) -> Read:
-    """Convert a segmentation with dcmqi, one NRRD file a segment, and put them together."""
+    """Convert a segmentation with dcmqi, to one or several NRRD files of label values, and put them together."""
     import SimpleITK as sitk
 
     tool = str(Path(sys.executable).with_name("segimage2itkimage"))
@@ -171,12 +170,8 @@ def read_dcmqi(path: Path, scratch: Path) -> Read:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"segimage2itkimage ended with {done.returncode}: {done.stdout}{done.stderr}")
-    meta = json.loads((scratch / "s-meta.json").read_text())
-    total, affine = np.zeros(1), np.eye(4)
-    for number, segment in enumerate((s for group in meta["segmentAttributes"] for s in group), 1):
-        voxels, affine = _from_itk(sitk.ReadImage(str(scratch / f"s-{number}.nrrd")))
-        total = total + np.where(voxels != 0, segment["labelID"], 0)
-    return total, affine
+    parts = [_from_itk(sitk.ReadImage(str(file))) for file in sorted(scratch.glob("s-*.nrrd"))]
+    return np.sum([voxels for voxels, _ in parts], axis=0), parts[0][1]
 
 
 IMAGE_READERS: dict[str, Reader] = {

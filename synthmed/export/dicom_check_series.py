@@ -78,7 +78,8 @@ def segmentation_problems(data: Dataset, entry: Entry, instances: set[str]) -> l
     instances : set of str
         SOPInstanceUIDs of the series that it must refer to.
     """
-    names = {str(segment.SegmentLabel): int(segment.SegmentNumber) for segment in data.SegmentSequence}
+    # A LABELMAP may describe its background, number 0, as well.
+    names = {str(item.SegmentLabel): int(item.SegmentNumber) for item in data.SegmentSequence if item.SegmentNumber}
     problems = [] if names == entry.segments else [f"its segments are {names}, not {entry.segments}"]
     referred = {
         str(instance.ReferencedSOPInstanceUID)

@@ -13,7 +13,6 @@ from pydicom.dataset import Dataset
 
 # As in synthmed.io: decoders that raise an error on a damaged stream instead of ending the process.
 _DECODERS = {uid.RLELossless: "pydicom", uid.JPEGLSLossless: "pyjpegls"}
-_STEP_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -157,6 +158,7 @@ def _describe(name: str, number: int) -> Any:
         segmented_property_category=category,
         segmented_property_type=kind,
         algorithm_type="AUTOMATIC",
+        display_color=hd.color.CIELabColor.from_rgb(*_colour(number)),
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=MAKER, version=synthmed.__version__, family=codes.DCM.ArtificialIntelligence
         ),
@@ -167,10 +169,17 @@ def _describe(name: str, number: int) -> Any:
     return description
 
 
+def _colour(number: int) -> tuple[int, int, int]:
+    """Return the colour of a segment; steps of the golden ratio keep neighbouring numbers far apart."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1.0, 0.75, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
 def _settle(data: Dataset, case: Case, source: str) -> None:
     """Add the marks, and replace what highdicom takes from the clock or draws at random."""
     data.update(marks(case))
     data.ImageType = ["DERIVED", "PRIMARY"]
+    data.ContentCreatorName = ""
     data.ContentDate, data.ContentTime = PLACEHOLDER_DATE, PLACEHOLDER_TIME
     for keyword in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
         if keyword in data:
