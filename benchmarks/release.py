@@ -1,6 +1,6 @@
 """How fast a release is written, and how long it takes to verify one.
 
-    python benchmarks/release.py [--volumes 8] [--shape 256 256 128] [--runs 5] [--files 10000]
+    python benchmarks/release.py [--volumes 8] [--shape 256 256 128] [--runs 5] [--files 10000] [--formats nifti dicom]
 
 MB/s are of voxels before compression (int16). Each writer is timed beside the plain loop that a user would write with
 nibabel or pydicom, in turn, so that both meet the same load; the times are medians. DICOM is timed from the NIfTI files
@@ -39,8 +39,8 @@ from synthmed.prepare.space import Space
 from synthmed.volume import Volume
 
 TINY = (16, 16, 12)
-"""A case of this shape is 15 files: an image and a label map as NIfTI, 12 slices and a segmentation as DICOM."""
-FILES_A_CASE = 15
+FILES_A_CASE = {"nifti": 2, "dicom": TINY[2] + 1}
+"""An image and a label map; the slices and a segmentation."""
 SPACING = (0.9, 0.9, 2.0)
 Shape = tuple[int, int, int]
 
@@ -164,13 +164,14 @@ def approved(folder: Path, images: list[np.ndarray], labelled: bool) -> Approved
     return open_approved(folder / "generate", approval)
 
 
-def verification(files: int, runs: int) -> str:
+def verification(files: int, formats: list[str], runs: int) -> str:
     """Export a release of about `files` files and return how long verifying it takes."""
+    cases = -(-files // sum(FILES_A_CASE[name] for name in formats))
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CONFIG_HOME"] = name  # the key that signs is made anew, and goes with the release
         rng, folder = np.random.default_rng(1), Path(name)
-        cohort = approved(folder, [phantom(TINY, rng) for _ in range(-(-files // FILES_A_CASE))], labelled=True)
-        config = ExportConfig(formats=("nifti", "dicom"))
+        cohort = approved(folder, [phantom(TINY, rng) for _ in range(cases)], labelled=True)
+        config = ExportConfig(formats=tuple(formats))
         release = export(cohort.folder, cohort.approval, folder / "release", config=config, audit_dir=folder / "audit")
         ours, plain = [], []
         for _ in range(runs):
@@ -185,8 +186,8 @@ def verification(files: int, runs: int) -> str:
         count, total = sum(1 for p in release.rglob("*") if p.is_file()), size(release) / 1e6
     seconds, baseline = statistics.median(ours), statistics.median(plain)
     return (
-        f"verify, {count} files, {total:.0f} MB: {seconds:.1f} s, {1e3 * seconds / count:.2f} ms a file "
-        f"(sha256sum alone {baseline:.1f} s)"
+        f"verify, {count} files ({', '.join(formats)}), {total:.0f} MB: {seconds:.1f} s, "
+        f"{1e3 * seconds / count:.2f} ms a file (sha256sum alone {baseline:.1f} s)"
     )
 
 
@@ -210,6 +211,9 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 128))
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each writer")
     parser.add_argument("--files", type=int, default=10_000, help="files of the release that is verified; 0: none")
+    parser.add_argument(
+        "--formats", nargs="+", choices=FILES_A_CASE, default=list(FILES_A_CASE), help="of that release"
+    )
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     images = [phantom(tuple(options.shape), rng) for _ in range(options.volumes)]
@@ -222,7 +226,7 @@ def main() -> None:
     print(f"{options.volumes} volumes of {' x '.join(map(str, options.shape))}, {cores} cores, load {load:.1f}")
     print(format_rows(rows))
     if options.files:
-        print(verification(options.files, min(options.runs, 3)))
+        print(verification(options.files, options.formats, min(options.runs, 3)))
 
 
 if __name__ == "__main__":

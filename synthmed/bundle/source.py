@@ -70,7 +70,7 @@ def open_model(run: Run) -> ApprovedModel:
     if not (audit / "report.json").is_file():
         raise ReleaseRefused(
             f"A model leaves only after an audit of its samples, and {run.root} has none",
-            next_step=f"Run `synthmed audit {run.root}`",
+            next_step="Run `synthmed audit` first",
         )
     approval = approve(samples, audit / "report.json", run.config.audit.policy)
     generation = json.loads(approval.read_bound(samples / GENERATION, approval.records[GENERATION]))
