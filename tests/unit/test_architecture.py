@@ -29,7 +29,7 @@ LAYERS = (
 )
 LAYER_OF = {f"synthmed.{name}": layer for layer, names in enumerate(LAYERS) for name in names}
 MAY_IMPORT_PRIVACY = {"export", "report", "pipeline", "demo", "cli"}
-HEAVY = ("torch", "monai", "highdicom", "skimage", "matplotlib", "pynetdicom", "requests")
+HEAVY = ("torch", "monai", "highdicom", "skimage", "matplotlib", "pynetdicom", "dicomweb_client")
 
 
 def sources(package: str) -> dict[str, Path]:
