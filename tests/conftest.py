@@ -20,9 +20,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from releases import Made, make_audit, make_samples
 
-# The key that signs releases: made anew for the tests, and seen by the processes that they start.
-os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="synthmed-tests-")
-atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
+# The key that signs releases is made anew for the tests; their workers, and the processes that they start, share it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="synthmed-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

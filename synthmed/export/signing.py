@@ -59,12 +59,20 @@ def signing_key(path: Path | None, say: Callable[[str], None]) -> Ed25519Private
         return load_private_key(path.expanduser())
     file = default_key()
     if not file.exists():
-        try:
-            public = make_key(file)
-        except StorageError as error:
-            raise StorageError(error.what, found=error.found, next_step="Name a signing key: --key") from error
-        say(f"A signing key was made: {file}. Keep it safe and secret, and give out its public key, {public}")
+        _make_default(file, say)
     return load_private_key(file)
+
+
+def _make_default(file: Path, say: Callable[[str], None]) -> None:
+    try:
+        public = make_key(file)
+    except StorageError as error:
+        raise StorageError(error.what, found=error.found, next_step="Name a signing key: --key") from error
+    except ConfigError:
+        if not file.exists():  # otherwise another export, started at the same time, made it first
+            raise
+    else:
+        say(f"A signing key was made: {file}. Keep it safe and secret, and give out its public key, {public}")
 
 
 def make_key(path: Path) -> Path:

@@ -270,6 +270,32 @@ def test_the_default_key_is_made_once_and_said(tmp_path: Path, monkeypatch: pyte
     assert first.private_bytes_raw() == second.private_bytes_raw()
 
 
+def test_two_first_exports_at_once_share_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synthmed.export import signing
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    make_key(tmp_path / "theirs.pem")
+    written = signing.private_pem
+
+    def other_first(key: Ed25519PrivateKey) -> bytes:
+        (tmp_path / "theirs.pem").rename(default_key())
+        return written(key)
+
+    monkeypatch.setattr(signing, "private_pem", other_first)
+    said: list[str] = []
+    key = signing_key(None, said.append)
+    assert fingerprint(key.public_key()) == fingerprint(load_public_key(tmp_path / "theirs.pub"))
+    assert said == []
+
+
+def test_a_stray_public_key_in_the_default_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    default_key().parent.mkdir()
+    public_path(default_key()).write_text("whose?")
+    with pytest.raises(ConfigError, match=r"signing-key\.pub exists already"):
+        signing_key(None, print)
+
+
 @pytest.mark.parametrize("value", ["", "relative/path"])
 def test_the_default_place_without_a_usable_xdg_config_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
