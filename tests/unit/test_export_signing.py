@@ -218,6 +218,7 @@ def not_ed25519() -> bytes:
         (not_ed25519(), "a key for EC"),
         (Ed25519PrivateKey.generate().private_bytes_raw(), "something else"),
     ],
+    ids=["empty", "cut short", "elliptic curve", "raw"],
 )
 def test_what_is_no_key_is_refused_in_one_line(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "k.pem").write_bytes(content)
