@@ -20,8 +20,9 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
 
 Volumes go to `output/`: `images/`, `labels/` where the model has labels, `samples.csv` (seed, condition, digests) and
 `generation.json`. `--output_dir DIR`, `--device cpu` and, for instance, `--sampling#num_inference_steps 50` change the
-defaults. A second call goes on where the first was stopped. A seed means the volumes that `synthmed generate` draws
-from it in the run that this model comes from: the same bytes on the same kind of machine.
+defaults; `--conditions` takes a list such as `"[{'sex': 'F', 'age': 40}]"`, if the model has conditions. A second
+call goes on where the first was stopped. A seed means the volumes that `synthmed generate` draws from it in the run
+that this model comes from: the same bytes on the same kind of machine.
 
 ```python
 from monai.bundle import ConfigWorkflow, load
