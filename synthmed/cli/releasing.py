@@ -18,7 +18,7 @@ Enhanced = Annotated[
 Compression = Annotated[
     str | None, typer.Option(help="DICOM: none, rle, jpeg-ls, jpeg-2000 or htj2k; all lossless.", show_default=False)
 ]
-Key = Annotated[Path | None, typer.Option("--key", help="The private key that signs [default: yours].")]
+Key = Annotated[Path | None, typer.Option("--key", help="The private key that signs [default: in ~/.config/synthmed].")]
 Validate = Annotated[
     bool | None,
     typer.Option("--validate/--no-validate", help="Run the validators that are installed; keep what they say."),
@@ -47,7 +47,7 @@ def export(
         "formats": formats or None,
         "enhanced": enhanced,
         "compression": compression,
-        "key": str(key) if key is not None else None,
+        "key": str(key.expanduser().absolute()) if key is not None else None,
         "validate_with_tools": validate,
     }
     asked = [f"export.{name}={json.dumps(value)}" for name, value in options.items() if value is not None]
@@ -83,7 +83,9 @@ def verify(
 
 @app.command()
 def keygen(
-    path: Annotated[Path | None, typer.Argument(help="The private key to write [default: yours].")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="The private key to write [default: in ~/.config/synthmed].")
+    ] = None,
 ) -> None:
     """Make an Ed25519 key that signs releases.
 

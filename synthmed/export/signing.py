@@ -141,7 +141,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
         raise ConfigError(
             f"Cannot read the signing key {path}",
             found=error.strerror or str(error),
-            next_step="Make one: synthmed keygen PATH",
+            next_step=f"Make one: synthmed keygen {path}",
         ) from error
     if os.name == "posix" and mode & _OTHERS:
         raise ConfigError(

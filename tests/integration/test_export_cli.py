@@ -84,7 +84,8 @@ def test_a_chosen_key_signs_and_another_key_signs_anew(synthmed: Command, config
     keys = [tmp_path / "a key: #1 é.pem", tmp_path / "other"]
     for key in keys:
         make_key(key)
-        assert synthmed("export", config, "--key", key) == 0
+        assert synthmed("export", config, "--key", key.name) == 0
+        assert yaml.safe_load(Path("runs/r/config.yaml").read_text())["export"]["key"] == str(key)
         public = public_path(key)
         assert synthmed("verify", RELEASE, "--key", public) == 0
         assert fingerprint(load_public_key(public)) in synthmed.out
