@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as StudyRootFind
+from pynetdicom.transport import ThreadedAssociationServer
 
 AET = "ARCHIVE"
 Fault = Callable[[int, Any], int | None]
@@ -75,7 +78,7 @@ def dicom_node(
     syntaxes: tuple[str, ...] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless),
     classes: tuple[str, ...] = (CTImageStorage, SegmentationStorage),
     find: bool = True,
-    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Archive]:
     """Run an application entity that stores and answers queries."""
 
@@ -96,25 +99,33 @@ def dicom_node(
             answer.QueryRetrieveLevel, answer.SOPInstanceUID = "IMAGE", uid
             yield 0xFF00, answer
 
+    def on_open(event: Any) -> None:
+        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     entity = AE(ae_title=AET)
     entity.require_called_aet = True
     for sop_class in classes:
         entity.add_supported_context(sop_class, list(syntaxes))
     if find:
         entity.add_supported_context(StudyRootFind)
-    server = entity.start_server(
-        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, on_store), (evt.EVT_C_FIND, on_find)]
+    server = entity.make_server(
+        ("127.0.0.1", 0),
+        evt_handlers=[(evt.EVT_C_STORE, on_store), (evt.EVT_C_FIND, on_find), (evt.EVT_CONN_OPEN, on_open)],
+        ssl_context=tls,
+        server_class=ThreadedAssociationServer,
     )
     archive.port = server.socket.getsockname()[1]
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield archive
     finally:
         archive.release.set()
-        server.shutdown()
+        socketserver.TCPServer.shutdown(server)  # pynetdicom's own wants a server that it started itself
+        server.server_close()
 
 
 @contextmanager
-def web_service(archive: Archive) -> Iterator[Archive]:
+def web_service(archive: Archive, *, tls: ssl.SSLContext | None = None) -> Iterator[Archive]:
     """Run a DICOMweb service; a fault is an HTTP status, or 0 to break the connection off."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -156,6 +167,8 @@ def web_service(archive: Archive) -> Iterator[Archive]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     archive.port = server.server_port
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
-from socket import SO_SNDTIMEO, SOL_SOCKET
+from socket import IPPROTO_TCP, SO_SNDTIMEO, SOL_SOCKET, TCP_NODELAY
 from typing import Any
 
 from pydicom import Dataset, dcmread
@@ -32,6 +32,8 @@ _DUPLICATE = 0x0111
 _PENDING = (0xFF00, 0xFF01)
 _SLOWEST = 2**20
 _MOST_CONTEXTS = 128
+# The first byte of our own "I give up" (PS3.8, 9.3.8), which is no sign of life.
+_ABORT = b"\x07"
 
 
 class DimsePeer:
@@ -62,7 +64,7 @@ class DimsePeer:
         self._entity.acse_timeout = self._entity.dimse_timeout = timeout
         self._entity.network_timeout = self._entity.connection_timeout = timeout
         self._association: Association | None = None
-        self._purpose = ""
+        self._purpose, self._heard = "", 0.0
 
     def store(self, batch: Sequence[Instance], contents: Sequence[bytes]) -> list[str]:
         """Send each file with C-STORE; see `Peer`."""
@@ -70,11 +72,10 @@ class DimsePeer:
         for instance, content in zip(batch, contents, strict=True):
             association = self._open("store")
             association.dimse_timeout = self._timeout + instance.size / _SLOWEST
-            start = time.monotonic()
-            with self._closing_on_failure():
+            with _Aborting(self):
                 status = _store(association, dcmread(BytesIO(content)))
                 if "Status" not in status:
-                    raise Dropped(self._silence(start, association.dimse_timeout))
+                    raise Dropped(self._silence())
             remarks += _judge(status)
         return remarks
 
@@ -84,9 +85,8 @@ class DimsePeer:
         query.QueryRetrieveLevel = "IMAGE"
         query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study, series, ""
         association = self._open("find")
-        start = time.monotonic()
-        with self._closing_on_failure():
-            return self._find(association, query, start)
+        with _Aborting(self):
+            return self._find(association, query)
 
     def close(self) -> None:
         """Release the association, or abort it where that fails."""
@@ -97,22 +97,19 @@ class DimsePeer:
         if association is not None and not association.is_released:
             association.abort()
 
-    def _closing_on_failure(self) -> _Aborting:
-        return _Aborting(self)
-
     def abort(self) -> None:
         """Break the association off."""
         association, self._association = self._association, None
         if association is not None:
             association.abort()
 
-    def _find(self, association: Association, query: Dataset, start: float) -> set[str]:
+    def _find(self, association: Association, query: Dataset) -> set[str]:
         found = set()
         try:
             for status, answer in association.send_c_find(query, StudyRootFind):
                 code = status.get("Status")
                 if code is None:
-                    raise Dropped(self._silence(start, self._timeout))
+                    raise Dropped(self._silence())
                 if code in _PENDING and answer is not None:
                     found.add(str(answer.get("SOPInstanceUID", "")))
                 elif code != 0:
@@ -137,15 +134,20 @@ class DimsePeer:
         return association
 
     def _associate(self, contexts: list[PresentationContext]) -> Association:
-        opened: list[Any] = []
+        self._heard = 0.0
 
         def bound(event: Any) -> None:
-            opened.append(event.address)
+            self._heard = time.monotonic()
+            own = event.assoc.dul.socket.socket
+            # A message is several small writes, each of which would wait for the last one's acknowledgement.
+            own.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             # A peer that stops reading must not block us for ever; struct timeval.
-            limit = struct.pack("ll", int(self._timeout) + 1, 0)
-            event.assoc.dul.socket.socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, limit)
+            own.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", *divmod(int(self._timeout * 1e6), 10**6)))
 
-        start = time.monotonic()
+        def heard(event: Any) -> None:
+            if event.data[:1] != _ABORT:
+                self._heard = time.monotonic()
+
         node, tls = self._node, None if self._context is None else (self._context, self._node.host)
         try:
             association = self._entity.associate(
@@ -154,17 +156,17 @@ class DimsePeer:
                 contexts=contexts,
                 ae_title=node.aet,
                 tls_args=tls,
-                evt_handlers=[(evt.EVT_CONN_OPEN, bound)],
+                evt_handlers=[(evt.EVT_CONN_OPEN, bound), (evt.EVT_DATA_SENT, heard), (evt.EVT_DATA_RECV, heard)],
             )
         except OSError as error:
             raise why_no_connection(node.host, node.port, self._timeout, self._context) from error
         if association.is_established:
             return association
-        if not opened:
+        if not self._heard:
             raise why_no_connection(node.host, node.port, self._timeout, self._context)
-        raise self._no_association(association, start)
+        raise self._no_association(association)
 
-    def _no_association(self, association: Association, start: float) -> Exception:
+    def _no_association(self, association: Association) -> Exception:
         answer = association.acceptor.primitive
         if association.is_rejected and answer is not None:
             kind = Dropped if answer.result == 2 else Refused
@@ -175,12 +177,14 @@ class DimsePeer:
             if syntax.abstract_syntax == StudyRootFind:
                 return Refused("does not answer queries (C-FIND), so that what it stores cannot be counted")
             return Refused(_does_not_take(str(syntax.abstract_syntax), str(syntax.transfer_syntax[0])))
+        reason = self._silence()
         association.abort()
-        return Dropped(self._silence(start, self._timeout))
+        return Dropped(reason)
 
-    def _silence(self, start: float, timeout: float) -> str:
-        silent = time.monotonic() - start >= 0.9 * timeout
-        return f"said nothing for {timeout:.3g} s" if silent else "broke the connection off"
+    def _silence(self) -> str:
+        """Say whether the server hung or broke off, from when the last byte went either way."""
+        silent = time.monotonic() - self._heard
+        return f"said nothing for {silent:.2g} s" if silent >= 0.9 * self._timeout else "broke the connection off"
 
 
 class _Aborting:

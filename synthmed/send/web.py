@@ -64,19 +64,24 @@ class WebPeer:
 
     def store(self, batch: Sequence[Instance], contents: Sequence[bytes]) -> list[str]:
         """Send the files in one request, or in halves to a server that finds it too large; see `Peer`."""
+        if len(batch) > 1 and sum(i.size for i in batch) > self.batch_bytes:
+            return self._store_halves(batch, contents)
         try:
             answer = self._ask(lambda: self._client.store_instances([dcmread(BytesIO(c)) for c in contents]))
         except _TooLarge:
             if len(batch) == 1:
                 raise Refused(f"{_http(413)} ({batch[0].file}, {batch[0].size / 2**20:.3g} MiB)") from None
-            half = len(batch) // 2
-            self.batch_bytes = sum(i.size for i in batch[:half])
-            return self.store(batch[:half], contents[:half]) + self.store(batch[half:], contents[half:])
+            self.batch_bytes = sum(i.size for i in batch) // 2
+            return self._store_halves(batch, contents)
         failures = _failures(answer)
         if failures:
             raise _failed(failures)
         reasons = [item.get("WarningReason") for item in answer.get("ReferencedSOPSequence", None) or ()]
         return [f"stored with warning 0x{int(reason):04X}" for reason in reasons if reason]
+
+    def _store_halves(self, batch: Sequence[Instance], contents: Sequence[bytes]) -> list[str]:
+        half = len(batch) // 2
+        return self.store(batch[:half], contents[:half]) + self.store(batch[half:], contents[half:])
 
     def stored(self, study: str, series: str) -> set[str]:
         """Search page by page until a page brings nothing new; see `Peer`."""
@@ -114,9 +119,17 @@ class _TooLarge(Exception):
     """The server answered 413."""
 
 
+class _Session(requests.Session):
+    """A session whose own authority is not overruled by REQUESTS_CA_BUNDLE."""
+
+    def merge_environment_settings(self, *arguments: Any, **named: Any) -> Any:
+        settings = super().merge_environment_settings(*arguments, **named)
+        return settings | ({"verify": self.verify} if isinstance(self.verify, str) else {})
+
+
 def _session(root: WebRoot, certificates: Certificates, say: Say) -> requests.Session:
     """Return a session that trusts, identifies itself and never follows a redirect with the data."""
-    session = requests.Session()
+    session = _Session()
     session.max_redirects = 0
     if root.tls:
         certificates.context()
