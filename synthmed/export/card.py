@@ -12,12 +12,10 @@ from synthmed import __version__
 from synthmed.config import ExportConfig
 from synthmed.export.audit_figures import audit_section
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.export.licence import hub_fields, render_license
+from synthmed.export.licence import hub_fields
 from synthmed.export.loading import formats_of, loading_section
 from synthmed.export.markdown import bullets, line, table
 from synthmed.prepare.space import Space
-
-__all__ = ["render_card", "render_license"]
 
 _MODALITIES = {"MR": "magnetic resonance", "CT": "computed tomography", "PT": "positron emission tomography"}
 _UNITS = {"CT": "Hounsfield units", "PT": "standardised uptake values"}
@@ -55,7 +53,7 @@ def render_card(
         f"# {line(config.title)}",
         "**Synthetic.** Every volume here was drawn from a generative model; none is a scan of a person. "
         "**Not for clinical use.**",
-        _contents(cohort, columns),
+        _contents(config, cohort, columns),
         loading_section(config, cohort, columns),
         CHECKING,
         _origin(config, cohort),
@@ -82,7 +80,7 @@ def _size_category(n: int) -> str:
     return "n<1K" if n < 1_000 else "1K<n<10K" if n < 10_000 else "10K<n<100K"
 
 
-def _contents(cohort: ApprovedCohort, columns: Mapping[str, Mapping[str, str]]) -> str:
+def _contents(config: ExportConfig, cohort: ApprovedCohort, columns: Mapping[str, Mapping[str, str]]) -> str:
     space, formats = cohort.description.space, formats_of(columns)
     spacings = Counter(cells["spacing"] for cells in columns.values() if "spacing" in cells)
     rows = [
@@ -98,6 +96,7 @@ def _contents(cohort: ApprovedCohort, columns: Mapping[str, Mapping[str, str]]) 
         ("`cases.csv`", "one row a case: seed, condition, spacing, files, digests"),
         ("`croissant.json`", "the release described for machines, Croissant 1.1"),
         ("`audit/`", "the privacy audit and the gate's decision"),
+        *([("`validation/`", "what the validators of these formats said")] if config.validate_with_tools else []),
         ("`DATASHEET.md`, `MODEL_CARD.md`", "what the release is made of, and the model that drew it"),
     ]
     return f"## Contents\n\n{table(('', ''), rows)}\n\n{table(('Where', 'What'), places)}"

@@ -85,8 +85,8 @@ def _architecture(run: Config) -> Iterator[tuple[str, str]]:
     yield "Kind", "latent diffusion: a 3D autoencoder, and a denoiser of its latents"
     yield (
         "Autoencoder",
-        f"MONAI AutoencoderKL behind a Haar stem, image and label together; channels {_list(coder.channels)}, "
-        f"{coder.latent_channels} latent channels, each latent cell {coder.downsampling} voxels a side",
+        f"MONAI AutoencoderKL behind a Haar stem, image and label together; channels {_list(coder.channels)}; "
+        f"{coder.latent_channels} latent channels; each latent cell {coder.downsampling} voxels a side",
     )
     if denoiser.kind == "transformer":
         yield "Denoiser", f"transformer over latent cells, width {denoiser.width}, depth {denoiser.depth}"

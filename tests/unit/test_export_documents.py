@@ -93,7 +93,7 @@ def test_model_card_has_settings_and_figures_where_they_are_known(made: Made, tm
     for line in (
         "transformer over latent cells, width 256, depth 6",
         "rectified path, velocity prediction",
-        "64 latent channels, each latent cell 8 voxels a side",
+        "channels 32, 64, 128; 64 latent channels; each latent cell 8 voxels a side",
         "| Training of the denoiser | at most 1000 steps of 8 |",
         "| Segmenter, mean Dice | 0.700 (0.650 to 0.750) | 0.800 (0.750 to 0.850) |",
         "| as a share of real | 0.875 (0.800 to 0.950) | 1 |",
@@ -127,6 +127,12 @@ def test_nothing_of_the_run_s_paths_reaches_a_document(made: Made, tmp_path: Pat
     text = "\n".join(documents(made, tmp_path / "part", run=run, evaluation=EVALUATION).values())
     for word in ("ward7", "names.csv", "scans/", "/home/eve", str(tmp_path)):
         assert word not in text
+
+
+def test_what_validators_said_is_spoken_of_where_it_is(made: Made, tmp_path: Path) -> None:
+    asked = ExportConfig(validate_with_tools=True)
+    assert "`validation/`" in documents(made, tmp_path / "asked", asked)["README.md"]
+    assert "`validation/`" not in documents(made, tmp_path / "not asked")["README.md"]
 
 
 def test_window_normalisation_and_no_labels(tmp_path: Path) -> None:
