@@ -190,6 +190,7 @@ def test_a_verdict_that_is_no_pass_is_one_line_with_the_evidence(
     assert list(Path("runs/r/export").glob(".release*")) == []
 
 
+@pytest.mark.slow
 def test_validators_are_run_and_what_they_say_is_signed(synthmed: Command, config: Path) -> None:
     assert synthmed("export", config, "--validate", "--format", "nifti", "--format", "dicom") == 0, synthmed.err
     [line] = [line for line in synthmed.err.splitlines() if line.startswith("Validators: ")]
