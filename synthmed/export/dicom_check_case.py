@@ -75,7 +75,8 @@ def check_case(task: Task, release: Path) -> Checked:
     if not task.images:
         checked.add(task.entry.series, ["is missing"])
     for name in task.images:
-        data = _read(release, name, task, (task.entry.series_uid, task.entry.transfer_syntax), checked)
+        expected = task.entry.modality, task.entry.series_uid, task.entry.transfer_syntax
+        data = _read(release, name, task, expected, checked)
         if data is not None:
             frames += _frames(data, name, checked)
     if frames:
@@ -104,7 +105,7 @@ def _check_segmentation(release: Path, task: Task, checked: Checked) -> None:
     if name not in task.segmentations:
         checked.add(name, ["is missing"])
         return
-    data = _read(release, name, task, (task.entry.seg_uid, str(uid.ExplicitVRLittleEndian)), checked)
+    data = _read(release, name, task, ("SEG", task.entry.seg_uid, str(uid.ExplicitVRLittleEndian)), checked)
     if data is None:
         return
     try:
@@ -114,10 +115,10 @@ def _check_segmentation(release: Path, task: Task, checked: Checked) -> None:
         checked.add(name, [_unreadable(error)])
 
 
-def _read(release: Path, name: str, task: Task, expected: tuple[str, str], checked: Checked) -> Dataset | None:
+def _read(release: Path, name: str, task: Task, expected: tuple[str, str, str], checked: Checked) -> Dataset | None:
     """Parse one file and check what each object must say; return None where it cannot be used.
 
-    `expected` is SeriesInstanceUID and transfer syntax.
+    `expected` is Modality, SeriesInstanceUID and transfer syntax.
     """
     try:
         with without_warnings():
@@ -151,8 +152,10 @@ def _frames(data: Dataset, name: str, checked: Checked) -> list[Frame]:
         return []
 
 
-def _identifier_problems(data: Dataset, series_uid: str, transfer_syntax: str) -> list[str]:
+def _identifier_problems(data: Dataset, modality: str, series_uid: str, transfer_syntax: str) -> list[str]:
     problems = []
+    if str(data.Modality) != modality:
+        problems.append(f"Modality is {data.Modality}, not {modality}")
     if str(data.SeriesInstanceUID) != series_uid:
         problems.append("SeriesInstanceUID is not that of the index")
     if str(data.file_meta.TransferSyntaxUID) != transfer_syntax:

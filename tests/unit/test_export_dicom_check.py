@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,17 @@ def multi_frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def release(pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine, tmp_path / "release"))
+
+
+@pytest.fixture(scope="module")
+def pristine_mr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return released(tmp_path_factory.mktemp("mr"), "MR")[0]
+
+
+@pytest.fixture
+def mr(pristine_mr: Path, tmp_path: Path) -> Path:
+    """A release for the faults that have nothing to do with the modality."""
+    return Path(shutil.copytree(pristine_mr, tmp_path / "release"))
 
 
 @pytest.fixture
@@ -167,14 +179,14 @@ def test_a_duplicate_uid_is_found(release: Path) -> None:
     )
 
 
-def test_a_duplicate_uid_across_cases_is_found(release: Path) -> None:
-    other = sorted((release / "dicom/synthetic_0000").glob("*/[CM]*/IM0001.dcm"))[0]
+def test_a_duplicate_uid_across_cases_is_found(mr: Path) -> None:
+    other = sorted((mr / "dicom/synthetic_0000").glob("*/[CM]*/IM0001.dcm"))[0]
 
     def copy_uid(data: Dataset) -> None:
         data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = read(other).SOPInstanceUID
 
-    rewrite(series(release)[0], copy_uid)
-    assert f"has the SOPInstanceUID of {other.relative_to(release).as_posix()}" in problems(release)
+    rewrite(series(mr)[0], copy_uid)
+    assert f"has the SOPInstanceUID of {other.relative_to(mr).as_posix()}" in problems(mr)
 
 
 MARKS: dict[str, tuple[Edit, str]] = {
@@ -217,6 +229,7 @@ MARKS: dict[str, tuple[Edit, str]] = {
         "InstitutionName is filled",
     ),
     "a private attribute": (lambda d: d.add_new(0x00110010, "LO", "ACME"), "has private attributes"),
+    "another modality": (lambda d: setattr(d, "Modality", "PT"), "Modality is PT, not MR"),
     "another series": (
         lambda d: setattr(d, "SeriesInstanceUID", generate_uid(entropy_srcs=["x"])),
         "SeriesInstanceUID is not that of the index",
@@ -225,18 +238,18 @@ MARKS: dict[str, tuple[Edit, str]] = {
 
 
 @pytest.mark.parametrize("fault", sorted(MARKS))
-def test_a_missing_mark_or_a_person_is_found(release: Path, fault: str) -> None:
+def test_a_missing_mark_or_a_person_is_found(mr: Path, fault: str) -> None:
     edit, problem = MARKS[fault]
-    file = series(release)[2]
+    file = series(mr)[2]
     rewrite(file, edit)
-    assert check_dicom(release, names(release)) == [Finding(file.relative_to(release).as_posix(), problem)]
+    assert check_dicom(mr, names(mr)) == [Finding(file.relative_to(mr).as_posix(), problem)]
 
 
 @pytest.mark.parametrize("fault", ["synthetic data missing", "a patient", "original"])
-def test_the_marks_of_a_segmentation_are_looked_at(release: Path, fault: str) -> None:
+def test_the_marks_of_a_segmentation_are_looked_at(mr: Path, fault: str) -> None:
     edit, problem = MARKS[fault]
-    rewrite(release / entry(release)["seg"], edit)
-    assert check_dicom(release, names(release)) == [Finding(entry(release)["seg"], problem)]
+    rewrite(mr / entry(mr)["seg"], edit)
+    assert check_dicom(mr, names(mr)) == [Finding(entry(mr)["seg"], problem)]
 
 
 def test_one_changed_voxel_is_found(release: Path) -> None:
@@ -263,20 +276,20 @@ def test_a_flipped_segmentation_is_found(release: Path) -> None:
     assert problems(release) == ["its labels are flipped along columns"]
 
 
-def test_a_renamed_segment_is_found(release: Path) -> None:
-    rewrite(release / entry(release)["seg"], lambda data: setattr(data.SegmentSequence[0], "SegmentLabel", "right"))
-    [problem] = problems(release)
+def test_a_renamed_segment_is_found(mr: Path) -> None:
+    rewrite(mr / entry(mr)["seg"], lambda data: setattr(data.SegmentSequence[0], "SegmentLabel", "right"))
+    [problem] = problems(mr)
     assert problem == "its segments are {'right': 1, 'label_2': 2}, not {'left': 1, 'label_2': 2}"
 
 
-def test_a_segmentation_moved_off_its_grid_is_found(release: Path) -> None:
+def test_a_segmentation_moved_off_its_grid_is_found(mr: Path) -> None:
     def move(data: Dataset) -> None:
         for group in data.PerFrameFunctionalGroupsSequence:
             position = group.PlanePositionSequence[0].ImagePositionPatient
             group.PlanePositionSequence[0].ImagePositionPatient = [position[0] + 0.2, *position[1:]]
 
-    rewrite(release / entry(release)["seg"], move)
-    assert problems(release) == ["its frames do not lie on the grid of its series"]
+    rewrite(mr / entry(mr)["seg"], move)
+    assert problems(mr) == ["its frames do not lie on the grid of its series"]
 
 
 def test_a_missing_series_or_segmentation_is_found(release: Path) -> None:
@@ -287,18 +300,18 @@ def test_a_missing_series_or_segmentation_is_found(release: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["dicom/extra.dcm", "other/IM0001.dcm", "dicom/synthetic_0001/note.txt"])
-def test_a_file_that_belongs_to_no_series_is_found(release: Path, place: str) -> None:
-    (release / place).parent.mkdir(exist_ok=True)
-    shutil.copy(series(release)[0], release / place)
-    assert check_dicom(release, names(release)) == [Finding(place, "is not in a folder that dicom/index.json names")]
+def test_a_file_that_belongs_to_no_series_is_found(mr: Path, place: str) -> None:
+    (mr / place).parent.mkdir(exist_ok=True)
+    shutil.copy(series(mr)[0], mr / place)
+    assert check_dicom(mr, names(mr)) == [Finding(place, "is not in a folder that dicom/index.json names")]
 
 
 @pytest.mark.parametrize("content", [b"", b"not DICOM", bytes(128) + b"DICM" + b"\xff" * 40])
-def test_a_file_that_is_not_dicom_is_found(release: Path, content: bytes) -> None:
-    file = series(release)[0]
+def test_a_file_that_is_not_dicom_is_found(mr: Path, content: bytes) -> None:
+    file = series(mr)[0]
     file.write_bytes(content)
-    found = {finding.path: finding.problem for finding in check_dicom(release, names(release))}
-    assert found[file.relative_to(release).as_posix()].startswith("cannot be read as DICOM")
+    found = {finding.path: finding.problem for finding in check_dicom(mr, names(mr))}
+    assert found[file.relative_to(mr).as_posix()].startswith("cannot be read as DICOM")
 
 
 def test_a_truncated_file_is_found(release: Path) -> None:
@@ -311,24 +324,40 @@ def test_a_truncated_file_is_found(release: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"schema": "synthmed-dicom/1", "cases": {"x": {"shape": [1, 2]}}}', "{" * 100000]
 )
-def test_an_unusable_index_is_named(release: Path, content: str) -> None:
-    (release / "dicom/index.json").write_text(content)
-    [finding] = check_dicom(release, names(release))
+def test_an_unusable_index_is_named(mr: Path, content: str) -> None:
+    (mr / "dicom/index.json").write_text(content)
+    [finding] = check_dicom(mr, names(mr))
     assert finding.path == "dicom/index.json"
 
 
-def test_a_missing_index_is_named(release: Path) -> None:
-    (release / "dicom/index.json").unlink()
-    [finding] = check_dicom(release, names(release))
+def test_a_missing_index_is_named(mr: Path) -> None:
+    (mr / "dicom/index.json").unlink()
+    [finding] = check_dicom(mr, names(mr))
     assert finding.path == "dicom/index.json"
 
 
-def test_an_index_that_leads_outside_reads_nothing_there(release: Path) -> None:
-    index = json.loads((release / "dicom/index.json").read_text())
+def test_an_index_that_leads_outside_reads_nothing_there(mr: Path) -> None:
+    index = json.loads((mr / "dicom/index.json").read_text())
     index["cases"][CASE]["series"] = "../../etc"
     index["cases"]["../../x"] = index["cases"].pop(CASE)
-    (release / "dicom/index.json").write_text(json.dumps(index))
-    assert Finding("../../etc", "is missing") in check_dicom(release, names(release))
+    (mr / "dicom/index.json").write_text(json.dumps(index))
+    assert Finding("../../etc", "is missing") in check_dicom(mr, names(mr))
+
+
+@pytest.mark.parametrize("kind", ["IM0004.dcm", "SEG-", "index.json"])
+def test_no_damage_raises(mr: Path, kind: str) -> None:
+    """Whatever is done to a file, the check ends with findings or none; SHA256SUMS sees what it does not look at."""
+    rng = random.Random(kind)
+    file = next(mr / name for name in names(mr) if kind in name)
+    content = file.read_bytes()
+    found = 0
+    for _ in range(12):
+        damaged = bytearray(content)
+        for _ in range(rng.choice([1, 3, 20])):
+            damaged[rng.randrange(min(len(damaged), 3000))] = rng.randrange(256)
+        file.write_bytes(damaged[: rng.choice([len(damaged), rng.randrange(len(damaged))])])
+        found += bool(check_dicom(mr, names(mr)))
+    assert found >= 6
 
 
 def test_multi_frame_faults_are_found(enhanced: Path) -> None:
