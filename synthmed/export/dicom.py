@@ -29,7 +29,7 @@ from synthmed.export.dicom_pixels import RAS_TO_LPS, Grid, Stored, digest, to_sl
 from synthmed.export.dicom_workers import ordered_map, worker_count
 from synthmed.export.nifti import consecutive_values, structure_names
 from synthmed.export.samples import Sample
-from synthmed.export.seg import segmentation
+from synthmed.export.seg import check_names, segmentation
 from synthmed.volume import Volume
 
 _ONE_FILE = "IM0001.dcm"
@@ -84,13 +84,15 @@ def write_dicom(cohort: ApprovedCohort, release: Path, config: ExportConfig) -> 
     Raises
     ------
     ConfigError
-        If the modality has no DICOM form here (PET), a name is too long or nothing installed encodes `compression`.
+        If the modality has no DICOM form here (PET), DICOM cannot hold a name, or nothing installed encodes
+        `compression`.
     ReleaseRefused
         If a file is not the approved one any more, or a label map holds a value that the model never learned.
     InputError
         If a file is no volume or label map.
     """
     check_encoder(config.compression)
+    check_names(cohort.description.space.label_names.values())
     names = [sample.name for sample in cohort.samples]
     workers = worker_count(len(names), len(names) * math.prod(cohort.description.space.grid))
     jobs = (_job(cohort, sample, config) for sample in cohort.samples)

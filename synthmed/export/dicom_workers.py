@@ -8,8 +8,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
+
+from synthmed.errors import StorageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -37,6 +40,11 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], worke
     tasks : iterable
     workers : int
         With 1, everything happens here.
+
+    Raises
+    ------
+    StorageError
+        If a process is killed.
     """
     if workers == 1:
         yield from map(function, tasks)
@@ -51,6 +59,12 @@ def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], worke
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+    except BrokenProcessPool as error:
+        raise StorageError(
+            "A process that works on DICOM files was ended from outside",
+            found="most often a lack of memory",
+            next_step="Free memory and try again",
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 import synthmed
+from synthmed.errors import ConfigError
 from synthmed.export.dicom_case import COMMENT, MAKER, PLACEHOLDER_DATE, PLACEHOLDER_TIME, Case, code_item, marks
 
 FALLBACK_SCHEME = "99SYNTHMED"
+_MOST_LETTERS = 64
 MOST_BINARY_SEGMENTS = 32
 """Up to so many structures are one bit plane each, which every reader knows; more are one LABELMAP (Supplement 243)."""
 
@@ -97,7 +99,22 @@ def property_codes(name: str) -> tuple[Code, Code, Code | None]:
         return codes.SCT.AnatomicalStructure, getattr(codes.SCT, ANATOMY[plain]), modifier
     if words and words[-1] in ABNORMALITIES:
         return codes.SCT.MorphologicallyAbnormalStructure, getattr(codes.SCT, ABNORMALITIES[words[-1]]), modifier
-    return codes.SCT.AnatomicalStructure, Code(name[:16].strip(), FALLBACK_SCHEME, name[:64].strip()), modifier
+    return (
+        codes.SCT.AnatomicalStructure,
+        Code(name[:16].strip(), FALLBACK_SCHEME, name[:_MOST_LETTERS].strip()),
+        modifier,
+    )
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise `ConfigError` where a structure's name is no SegmentLabel (PS3.5 6.2, Long String)."""
+    for name in names:
+        if not 0 < len(name) <= _MOST_LETTERS or name != name.strip() or "\\" in name or not name.isprintable():
+            raise ConfigError(
+                f"The structure {name!r} has a name that DICOM cannot hold",
+                expected=f"1 to {_MOST_LETTERS} letters, no backslash, no space at either end",
+                next_step="Change cohort.label_names",
+            )
 
 
 def segmentation(
@@ -154,7 +171,7 @@ def _describe(name: str, number: int) -> Any:
     category, kind, side = property_codes(name)
     description = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=name[:64],
+        segment_label=name,
         segmented_property_category=category,
         segmented_property_type=kind,
         algorithm_type="AUTOMATIC",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from dicom_releases import names, objects, phantom, released, rewrite
 from release_fidelity import IMAGE_READERS, SEG_READERS, compare, main
 from releases import digest
 
-from synthmed.errors import ConfigError
+from synthmed.errors import ConfigError, StorageError
 from synthmed.export import dicom_workers, seg
 from synthmed.export.cohort import Columns
 
@@ -119,6 +122,7 @@ def test_dcmqi_returns_the_labels_of_a_multi_frame_image(
     assert difference.max() == 0
 
 
+@pytest.mark.slow
 def test_same_bytes_on_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, _ = released(tmp_path / "a", "MR")
     monkeypatch.setattr(dicom_workers, "WORTH_PROCESSES", 0)
@@ -128,10 +132,67 @@ def test_same_bytes_on_several_processes(tmp_path: Path, monkeypatch: pytest.Mon
     assert {name: digest(one / name) for name in names(one)} == {name: digest(two / name) for name in names(two)}
 
 
+@pytest.mark.slow
 def test_an_error_in_another_process_arrives_whole() -> None:
     with pytest.raises(ConfigError, match="found 3; expected 4") as caught:
         list(dicom_workers.ordered_map(refuse, [1, 2, 3], 2))
     assert caught.value.exit_code == 2
+
+
+def end(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_gives_one_line() -> None:
+    with pytest.raises(StorageError, match="ended from outside"):
+        list(dicom_workers.ordered_map(end, [1, 2], 2))
+
+
+def wait(seconds: int) -> int:
+    Path(os.environ["SYNTHMED_TEST_PIDS"], str(os.getpid())).touch()
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 60), (signal.SIGINT, 3)])
+def test_processes_end_with_their_parent(tmp_path: Path, number: signal.Signals, seconds: int) -> None:
+    code = f"""
+from synthmed.export.dicom_workers import ordered_map
+from test_release_dicom import wait
+if __name__ == "__main__":
+    list(ordered_map(wait, [{seconds}] * 2, 2))
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"SYNTHMED_TEST_PIDS": str(tmp_path), "PYTHONPATH": path}
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    children = [int(file.name) for file in tmp_path.iterdir()]
+    if number == signal.SIGINT:
+        # As a terminal does, which sends Ctrl-C to the whole group.
+        for child in children:
+            os.kill(child, number)
+    parent.send_signal(number)
+    _, said = parent.communicate(timeout=30)
+    assert parent.returncode != 0
+    assert said.count("KeyboardInterrupt") == (number == signal.SIGINT)
+    until(lambda: not any(alive(child) for child in children))
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end_at = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end_at
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split(") ")[1][0] != "Z"
+    except OSError:
+        return False
 
 
 def refuse(number: int) -> int:
@@ -140,6 +201,7 @@ def refuse(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_the_table_of_fidelity_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["release_fidelity.py", "--shape", "20", "16", "12"])
     main()

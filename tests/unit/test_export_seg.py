@@ -12,10 +12,11 @@ from dicom_releases import SHAPE, phantom, released
 from pydicom.sr.codedict import codes
 from release_fidelity import NAMES, SEG_READERS, compare, make_phantom, write_dicom_case
 
+from synthmed.errors import ConfigError
 from synthmed.export import seg
 from synthmed.export.dicom_check import check_dicom
 from synthmed.export.dicom_index import write_index
-from synthmed.export.seg import ABNORMALITIES, ANATOMY, FALLBACK_SCHEME, property_codes
+from synthmed.export.seg import ABNORMALITIES, ANATOMY, FALLBACK_SCHEME, check_names, property_codes
 
 
 @pytest.mark.parametrize("enhanced", [False, True])
@@ -100,6 +101,24 @@ def test_sides_are_modifiers_unless_they_belong_to_the_name() -> None:
     assert (kind.meaning, side.meaning if side else "") == ("Kidney", "Left")
     _, kind, side = property_codes("left atrium")
     assert (kind.meaning, side) == ("Left atrium", None)
+
+
+@pytest.mark.parametrize("name", ["", " liver", "left\\right", "x" * 65, "a\nb"])
+def test_a_name_that_dicom_cannot_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="has a name that DICOM cannot hold"):
+        check_names(["liver", name])
+
+
+def test_names_keep_their_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"Größe": 1, "x" * 64: 2, "左腎": 3}
+    check_names(names)
+    monkeypatch.setattr("release_fidelity.NAMES", names)
+    entry = write_dicom_case(tmp_path, make_phantom("CT", SHAPE), "CT")
+    data = highdicom.seg.segread(tmp_path / entry.seg)
+    assert {s.segment_label: s.segment_number for s in data.SegmentSequence} == names
+    write_index(tmp_path, {"phantom": entry})
+    files = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
+    assert check_dicom(tmp_path, files) == []
 
 
 @pytest.mark.parametrize("name", ["anterior", "label_17", "a name of many letters " * 5, "Größe"])
