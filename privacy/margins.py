@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from privacy.similarity import VIEWS, Matches
 
-SPACES = {"whole": ("embedding", "registered"), "half": ("embedding", "half")}
+SPACES = {"whole": ("embedding", "registered", "linear"), "half": ("embedding", "half")}
 OTHERS = 5  # patients after the best, whose mean is the background
 CEILING = 0.9999  # of a correlation, before Fisher's transform
 LOWEST = -1e9

@@ -96,26 +96,30 @@ def build_template(features: Tensor, mask: Tensor, max_points: int) -> Template:
     return Template(features, mask, points, chosen, descent, normal + damping)
 
 
-def warp(query: Tensor, pose: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample queries at the posed points, trilinearly, 0 outside.
+def sample(volumes: Tensor, pose: Tensor, points: Tensor) -> Tensor:
+    """Sample volumes at the posed points, trilinearly, 0 outside.
 
     Parameters
     ----------
-    query : Tensor, shape (B, C, D, H, W)
-        Features and mask, already flipped.
+    volumes : Tensor, shape (B, C, D, H, W)
     pose : Tensor, shape (B, 4, 4)
     points : Tensor, shape (n, 3)
 
     Returns
     -------
-    features, mask : Tensor, shape (B, n)
+    Tensor, shape (B, C, n)
     """
     # grid_sample wants the last axis first, in units of half the grid.
-    scaled = (pose[:, :3] / torch.tensor([n / 2 for n in query.shape[2:]])[:, None]).flip(1)
+    scaled = (pose[:, :3] / torch.tensor([n / 2 for n in volumes.shape[2:]])[:, None]).flip(1)
     grid = torch.baddbmm(scaled[:, None, :, 3], points.expand(len(pose), -1, -1), scaled[:, :, :3].transpose(1, 2))
-    sampled = grid_sample(query, grid[:, :, None, None], mode="bilinear", padding_mode="zeros", align_corners=False)[
-        ..., 0, 0
-    ]
+    return grid_sample(
+        volumes, grid[:, :, None, None], mode="bilinear", padding_mode="zeros", align_corners=False
+    ).flatten(2)
+
+
+def warp(query: Tensor, pose: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample features (the first channel) and mask (the last) at the posed points, each of shape (B, n)."""
+    sampled = sample(query, pose, points)
     return sampled[:, 0], sampled[:, -1]
 
 

@@ -2,8 +2,8 @@
 
 The embedding proposes, by an exact inner-product search over all gallery scans, and so does a coarse search that needs
 no atlas. The best candidates are registered to the query, from every pose that the two suggest, and correlated over
-the content that both share, as a whole and in halves. These similarities are the evidence on each pair; `margins`
-weighs it.
+the content that both share: by the ranks of their intensities, as a whole and in halves, and by the intensities. These
+similarities are the evidence on each pair; `margins` weighs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from privacy.coarse import Coarse, coarse_search
 from privacy.embedding import Embedding
 from privacy.features import COARSE_STEP, INNER, OUTER_FINE, Features, Space, normalise_locally
 from privacy.poses import SIGNS, mirror_all
-from privacy.registration import INSIDE, MIN_OVERLAP, Template, build_template, grid_points, register, warp
+from privacy.registration import INSIDE, MIN_OVERLAP, Template, build_template, grid_points, register, sample
 
 FINE_POINTS, COARSE_POINTS = 4000, 1500
 STEPS = 8
@@ -30,7 +30,8 @@ CANDIDATES = BY_CODE + BY_COARSE
 BATCH = 32
 PAIRS = 8  # compared at a time: what the processor's cache holds
 NONE = -2.0  # below any correlation
-VIEWS = ("embedding", "registered", "half")
+VIEWS = ("embedding", "registered", "half", "linear")
+INNER_LINEAR, OUTER_LINEAR = 2.0, 6.0  # widths of the neighbourhoods of the linear view, voxels
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Matches:
     ----------
     index : ndarray, shape (n, CANDIDATES), int64
         Gallery scan; -1 where there is none.
-    views : ndarray, shape (n, CANDIDATES, 3)
+    views : ndarray, shape (n, CANDIDATES, 4)
         Correlations, one for each of `VIEWS`; -1 where there is none.
     mirror : ndarray, shape (n, CANDIDATES), int64
         Index into `poses.MIRRORS`: along which axes the query was mirrored.
@@ -142,29 +143,36 @@ def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> Tensor:
 
     Parameters
     ----------
-    fixed, moving : Tensor, shape (B, 2, D, H, W), float32
-        Intensities and content mask.
+    fixed, moving : Tensor, shape (B, 3, D, H, W), float32
+        Ranks, intensities and content mask.
     pose : Tensor, shape (B, 4, 4)
         From the fixed grid to the moving one.
 
     Returns
     -------
-    Tensor, shape (B, 2)
-        Over everything, and over the best of the six halves on either side of the grid's centre. Scaled down in
-        proportion where less than half of the smaller content is shared.
+    Tensor, shape (B, 3)
+        Of fine detail in the ranks, over everything and over the best of the six halves on either side of the grid's
+        centre; and of coarse detail in the intensities, where the brightest organs weigh most and noise least. Scaled
+        down in proportion where less than half of the smaller content is shared.
     """
     shape = fixed.shape[2:]
     points = grid_points((shape[0], shape[1], shape[2]))
-    moved, inside = warp(moving, pose, points)
-    shared = (inside > INSIDE).float().view(-1, *shape) * fixed[:, 1]
-    a = normalise_locally(fixed[:, 0], shared, INNER, OUTER_FINE).flatten(1)
-    b = normalise_locally(moved.view(-1, *shape), shared, INNER, OUTER_FINE).flatten(1)
+    ranks, linear, inside = sample(moving, pose, points).view(-1, 3, *shape).unbind(1)
+    shared = (inside > INSIDE).float() * fixed[:, 2]
     parts = torch.cat([torch.ones(1, len(points)), (points.T < 0).float(), (points.T > 0).float()]).T
-    energy = ((a * a) @ parts) * ((b * b) @ parts)
-    value = ((a * b) @ parts) / energy.clamp_min(1e-12).sqrt()
-    area = torch.minimum(fixed[:, 1].flatten(1).sum(1), moving[:, 1].flatten(1).sum(1))
+    fine = _correlate(fixed[:, 0], ranks, shared, (INNER, OUTER_FINE), parts)
+    coarse = _correlate(fixed[:, 1], linear, shared, (INNER_LINEAR, OUTER_LINEAR), parts[:, :1])
+    area = torch.minimum(fixed[:, 2].flatten(1).sum(1), moving[:, 2].flatten(1).sum(1))
     covered = (shared.flatten(1).sum(1) / (MIN_OVERLAP * area).clamp_min(1)).clamp(max=1)
-    return torch.stack([value[:, 0], value[:, 1:].amax(1)], 1) * covered[:, None]
+    return torch.stack([fine[:, 0], fine[:, 1:].amax(1), coarse[:, 0]], 1) * covered[:, None]
+
+
+def _correlate(fixed: Tensor, moved: Tensor, shared: Tensor, widths: tuple[float, float], parts: Tensor) -> Tensor:
+    """Correlate pairs over each of several parts of the grid, a column of `parts` each; shape (B, parts)."""
+    a = normalise_locally(fixed, shared, *widths).flatten(1)
+    b = normalise_locally(moved, shared, *widths).flatten(1)
+    energy = ((a * a) @ parts) * ((b * b) @ parts)
+    return ((a * b) @ parts) / energy.clamp_min(1e-12).sqrt()
 
 
 def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[Matches]:
@@ -196,10 +204,10 @@ def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) ->
 def _register(
     queries: Queries, gallery: Gallery, coarse: Coarse, rows: Tensor, members: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Register pairs from every pose that the atlas and the coarse search suggest; return the best mirror and pose."""
+    """Register pairs from every pose that the atlas, the coarse search and the files suggest; return the best one."""
     scans, laid = queries.features, queries.laid
     starts = [start_poses(laid, h, gallery.laid, rows, members) for h in range(laid.mirror.shape[1])]
-    starts.append(coarse.poses(rows, members))
+    starts += [coarse.poses(rows, members), as_given(scans, gallery.features, rows, members)]
     tried = [
         register(gallery.coarse, members, mirror_all(scans.coarse[rows], mirror), pose, STEPS)
         for mirror, pose in starts
@@ -211,6 +219,28 @@ def _register(
     pose[:, :3, 3] *= COARSE_STEP
     _, pose = register(gallery.fine, members, mirror_all(scans.fine[rows], mirror), pose, STEPS)
     return mirror, pose
+
+
+def as_given(query: Features, real: Features, rows: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Lay the middles of the files' own grids on each other: a generator's copies often lie as its training scans did.
+
+    Parameters
+    ----------
+    query, real : Features
+        Of the queries and of the gallery.
+    rows, members : Tensor, shape (B,), int64
+        The pairs.
+
+    Returns
+    -------
+    mirror : Tensor, shape (B,), int64
+        No mirroring.
+    pose : Tensor, shape (B, 4, 4)
+        A shift on the coarse grids.
+    """
+    pose = torch.eye(4).repeat(len(rows), 1, 1)
+    pose[:, :3, 3] = (real.centre[members] - query.centre[rows]) / COARSE_STEP
+    return torch.zeros(len(rows), dtype=torch.int64), pose
 
 
 def start_poses(query: Laid, hypothesis: int, real: Laid, rows: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:

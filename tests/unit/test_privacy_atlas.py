@@ -69,7 +69,8 @@ def test_a_mirror_image_is_laid_as_its_mirror_image(atlas: Template, mirror: tup
     """The index of two mirrorings in a row is the exclusive or of theirs."""
     original = features(scans(PEOPLE, KINDRED))
     index = MIRRORS.index(mirror)
-    seen = type(original)(*(flip(getattr(original, key), mirror) for key in ("intensity", "fine", "coarse")))
+    flipped = (flip(getattr(original, key), mirror) for key in ("intensity", "fine", "coarse"))
+    seen = type(original)(*flipped, original.centre)
     one, two = lay(original, atlas), lay(seen, atlas)
     assert torch.equal(two.mirror, one.mirror ^ index)
     assert torch.allclose(two.pose, one.pose, atol=1e-4)

@@ -11,7 +11,7 @@ from privacy_scans import SPACE, features, scan
 from scipy import ndimage
 
 from privacy import planted
-from privacy.features import content, crop_to_content, extract, normalise_locally, plan_space, to_grid
+from privacy.features import content, crop_to_content, extract, normalise_locally, plan_space, quieten, rank, to_grid
 
 Change = Callable[[np.ndarray], np.ndarray]
 AXES = np.array([11.0, 13.0, 10.0])  # of the phantom's body, voxels
@@ -121,22 +121,44 @@ def test_a_constant_volume_is_all_content(value: float) -> None:
     assert np.isfinite(crop_to_content(volume)[0]).all()
 
 
+def _channel(volume: np.ndarray, channel: int) -> np.ndarray:
+    """Ranks (0), intensities (1) or content (2) of a volume on the fine grid."""
+    return extract(volume.astype(np.float32), (1.0, 1.0, 1.0), SPACE).intensity[0, channel].numpy()
+
+
 def test_intensities_become_ranks_within_the_content() -> None:
     volume, _ = phantom()
-    cut, mask = crop_to_content(volume)
-    assert cut.min() == 0
-    assert cut.max() == 1
-    assert np.quantile(cut[mask], [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.01)
+    cut, mask, _ = crop_to_content(volume)
+    ranks = rank(cut, mask)
+    assert (ranks.min(), ranks.max()) == (0, 1)
+    assert np.quantile(ranks[mask], [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.01)
 
 
 def test_ranks_are_the_same_for_every_increasing_change() -> None:
     volume = scan(0)
-    plain, mask = crop_to_content(volume)
+    mask = content(volume)
     for changed in (np.exp(volume), volume**3, 1000 * volume + 5):
-        cut, again = crop_to_content(changed.astype(np.float32))
-        if (again == mask).all():
-            assert np.abs(cut - plain).max() < 2 / 128  # between two of 129 quantiles
-    assert np.abs(crop_to_content(1000 * volume + 5)[0] - plain).max() < 1e-4
+        between = np.abs(rank(changed.astype(np.float32), mask) - rank(volume, mask))
+        assert between.max() < 2 / 128  # between two of 129 quantiles
+    assert np.abs(_channel(1000 * volume + 5, 0) - _channel(volume, 0)).max() < 1e-3
+
+
+def test_intensities_are_kept_beside_their_ranks() -> None:
+    volume = scan(0)
+    plain, squared = _channel(volume, 1), _channel(volume**2, 1)
+    assert (plain.min(), plain.max()) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=0.05))
+    assert np.abs(_channel(1000 * volume + 5, 1) - plain).max() < 1e-3
+    assert np.abs(squared - plain).max() > 0.1
+
+
+def test_only_noise_is_smoothed_away() -> None:
+    rng = np.random.default_rng(0)
+    clean = ndimage.gaussian_filter(rng.standard_normal((30, 30, 30)), 2).astype(np.float32)
+    clean /= np.ptp(clean)
+    noisy = clean + (0.1 * rng.standard_normal(clean.shape)).astype(np.float32)
+    assert np.abs(quieten(clean) - clean).max() < 0.02
+    assert np.std(quieten(noisy) - clean) < 0.5 * np.std(noisy - clean)
+    assert quieten(clean[:, :2]).shape == (30, 2, 30)
 
 
 def test_local_normalisation_ignores_scale_and_offset() -> None:

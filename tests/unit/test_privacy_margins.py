@@ -8,13 +8,13 @@ import pytest
 from privacy.margins import CEILING, OTHERS, SPACES, Margins, best, fisher, margins, weigh
 from privacy.similarity import VIEWS, Matches
 
-EMBEDDING = np.eye(3)[:, :1]  # one piece of evidence: the embedding's similarity alone
+EMBEDDING = np.eye(len(VIEWS))[:, :1]  # one piece of evidence: the embedding's similarity alone
 
 
 def found(index: list[list[int]], z: list[list[float]], registered: list[list[float]] | None = None) -> Matches:
-    """Make matches whose Fisher's z by the embedding, and by registration and halves, are given."""
+    """Make matches whose Fisher's z by the embedding, and by all that is measured after registration, are given."""
     at = np.array(index)
-    views = np.stack([np.tanh(np.array(z)), *2 * [np.tanh(np.array(z if registered is None else registered))]], 2)
+    views = np.stack([np.tanh(np.array(z)), *3 * [np.tanh(np.array(z if registered is None else registered))]], 2)
     views[at < 0] = -1.0
     return Matches(at, views, np.zeros_like(at), np.zeros((*at.shape, 4, 4)))
 
@@ -47,7 +47,7 @@ def test_without_others_there_is_nothing_to_compare_with() -> None:
 
 
 def test_without_any_match_there_is_no_margin() -> None:
-    got = margins(found([[-1, -1]], [[0, 0]]), np.array([6]), np.ones((3, 2)))
+    got = margins(found([[-1, -1]], [[0, 0]]), np.array([6]), np.ones((len(VIEWS), 2)))
     assert got.margin.tolist() == [[0.0, 0.0]]
     assert got.patient.tolist() == [[-1, -1]]
     assert got.scan.tolist() == [[-1, -1]]
@@ -55,7 +55,7 @@ def test_without_any_match_there_is_no_margin() -> None:
 
 def test_evidence_that_is_not_first_by_embedding_can_be_best() -> None:
     matches = found([[3, 1, 0]], [[0.5, 0.4, 0.1]], [[0.2, 1.4, 0.2]])
-    got = margins(matches, np.arange(4), np.eye(3))
+    got = margins(matches, np.arange(4), np.eye(len(VIEWS))[:, :3])
     assert got.scan.tolist() == [[3, 1, 1]]
     assert got.place.tolist() == [[0, 1, 1]]
     assert got.margin == pytest.approx(np.array([[0.5 - 0.25, 1.4 - 0.2, 1.4 - 0.2]]))
@@ -86,16 +86,16 @@ def test_a_perfect_correlation_is_finite() -> None:
 
 
 def test_each_view_weighs_one_over_its_scale() -> None:
-    weights = weigh(np.array([0.5, 0.25, 0.1]))
+    weights = weigh(np.array([0.5, 0.25, 0.1, 0.2]))
     assert list(SPACES) == ["whole", "half"]
-    assert VIEWS == ("embedding", "registered", "half")
-    assert weights.tolist() == [[2.0, 2.0], [4.0, 0.0], [0.0, 10.0]]
+    assert VIEWS == ("embedding", "registered", "half", "linear")
+    assert weights.tolist() == [[2.0, 2.0], [4.0, 0.0], [0.0, 10.0], [5.0, 0.0]]
 
 
 def test_evidence_is_the_weighted_sum() -> None:
     matches = found([[0, 1]], [[1.0, 0.5]], [[0.8, 0.1]])
-    got = margins(matches, np.arange(2), weigh(np.array([0.5, 0.25, 0.1])))
-    assert got.margin == pytest.approx(np.array([[2 * 0.5 + 4 * 0.7, 2 * 0.5 + 10 * 0.7]]))
+    got = margins(matches, np.arange(2), weigh(np.array([0.5, 0.25, 0.1, 0.2])))
+    assert got.margin == pytest.approx(np.array([[2 * 0.5 + (4 + 5) * 0.7, 2 * 0.5 + 10 * 0.7]]))
 
 
 def test_the_space_with_the_largest_margin_in_units_of_its_threshold_is_taken() -> None:

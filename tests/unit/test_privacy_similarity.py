@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from privacy.atlas import Laid
 from privacy.coarse import coarse_search
+from privacy.features import COARSE_STEP
 from privacy.margins import Margins, margins, weigh
 from privacy.poses import MIRRORS, flip, mirror_all
 from privacy.registration import grid_points, warp
@@ -19,9 +20,11 @@ from privacy.similarity import (
     CANDIDATES,
     NONE,
     PER_PATIENT,
+    VIEWS,
     Gallery,
     Matches,
     Queries,
+    as_given,
     few_a_patient,
     join,
     joint_correlation,
@@ -48,7 +51,21 @@ def _search(volumes: list[np.ndarray], real: Gallery) -> Matches:
 
 
 def _margins(matches: Matches, real: Gallery) -> Margins:
-    return margins(matches, real.patient, weigh(np.ones(3)))
+    return margins(matches, real.patient, weigh(np.ones(len(VIEWS))))
+
+
+def test_a_copy_that_lost_content_lies_as_its_file_says() -> None:
+    """Half of a scan is margin in the copy: the middles of what is left differ, those of the grids do not."""
+    canvas = np.zeros((26, 26, 20), np.float32)
+    canvas[6:24, 2:24, 2:18] = scan(3)
+    copy = canvas.copy()
+    copy[:13] = 0
+    real, copied = features([canvas]), features([copy])
+    mirror, pose = as_given(copied, real, torch.tensor([0]), torch.tensor([0]))
+    pose[:, :3, 3] *= COARSE_STEP
+    assert mirror.tolist() == [0]
+    assert joint_correlation(real.intensity, copied.intensity, pose)[0, 0] > 0.9
+    assert joint_correlation(real.intensity, copied.intensity, torch.eye(4)[None])[0, 0] < 0.5
 
 
 @pytest.mark.parametrize(
