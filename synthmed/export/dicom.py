@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,16 +24,17 @@ from synthmed.errors import InputError, ReleaseRefused
 from synthmed.export import dicom_classic, dicom_enhanced
 from synthmed.export.cohort import ApprovedCohort, Columns
 from synthmed.export.dicom_case import Case, describe
-from synthmed.export.dicom_encode import SYNTAXES, check_encoder, encode, part10, pixel_data
+from synthmed.export.dicom_encode import SYNTAXES, check_encoder, part10, pixel_data
 from synthmed.export.dicom_index import Entry, write_index
 from synthmed.export.dicom_pixels import RAS_TO_LPS, Grid, Stored, digest, to_slices, to_stored
 from synthmed.export.dicom_workers import ordered_map, worker_count
 from synthmed.export.nifti import consecutive_values, structure_names
 from synthmed.export.samples import Sample
 from synthmed.export.seg import check_names, segmentation
-from synthmed.volume import Volume
+from synthmed.volume import Affine
 
 _ONE_FILE = "IM0001.dcm"
+_SECONDS_A_VOXEL, _SECONDS_A_LABEL = 1.5e-8, 1e-7
 Sources = Callable[[], list[Dataset]]
 
 
@@ -94,7 +96,9 @@ def write_dicom(cohort: ApprovedCohort, release: Path, config: ExportConfig) -> 
     check_encoder(config.compression)
     check_names(cohort.description.space.label_names.values())
     names = [sample.name for sample in cohort.samples]
-    workers = worker_count(len(names), len(names) * math.prod(cohort.description.space.grid))
+    voxels = len(names) * math.prod(cohort.description.space.grid)
+    labelled = cohort.samples[0].has_label
+    workers = worker_count(len(names), voxels * (_SECONDS_A_VOXEL + labelled * _SECONDS_A_LABEL))
     jobs = (_job(cohort, sample, config) for sample in cohort.samples)
     write = partial(write_case, release=release)
     entries = dict(zip(names, ordered_map(write, jobs, workers), strict=True))
@@ -104,7 +108,7 @@ def write_dicom(cohort: ApprovedCohort, release: Path, config: ExportConfig) -> 
 
 def write_case(job: Job, release: Path) -> Entry:
     """Write one case's series and segmentation; return what the index says about them."""
-    values, grid = to_slices(_volume(job.image, f"the image of {job.case.name}"))
+    values, grid = to_slices(*_read(job.image, f"the image of {job.case.name}"))
     stored = to_stored(values)
     write = _write_enhanced if job.enhanced else _write_classic
     folder, series_uid, sources = write(job, grid, stored, release)
@@ -138,16 +142,18 @@ def _job(cohort: ApprovedCohort, sample: Sample, config: ExportConfig) -> Job:
     )
 
 
-def _volume(content: bytes, what: str) -> Volume:
-    """Read the bytes of a ``.nii.gz``."""
+def _read(content: bytes, what: str) -> tuple[NDArray[Any], Affine]:
+    """Return voxels (I, J, K) and affine (voxel -> RAS+ mm) of a ``.nii.gz``; fractions as float32."""
     try:
         image = nib.Nifti1Image.from_bytes(igzip.decompress(content))
-        array = np.asarray(image.dataobj, dtype=np.float32)
+        array = np.asarray(image.dataobj)
     except (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError) as error:
         raise InputError(f"Cannot read {what}", found=" ".join(str(error).split()), expected="NIfTI-1") from error
-    if not np.isfinite(array).all():
+    if array.ndim != 3 or array.dtype.kind not in "iuf":
+        raise InputError(f"Cannot use {what}", found=f"{array.ndim} axes of {array.dtype}", expected="three of numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"Voxels that are not finite in {what}", expected="finite values")
-    return Volume(array[np.newaxis], image.affine)
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array, image.affine
 
 
 def _write_classic(job: Job, grid: Grid, stored: Stored, release: Path) -> tuple[str, str, Sources]:
@@ -163,13 +169,13 @@ def _write_enhanced(job: Job, grid: Grid, stored: Stored, release: Path) -> tupl
     data = dicom_enhanced.header(job.case, grid, stored)
     folder = job.case.folder(job.case.modality, str(data.SeriesInstanceUID))
     (release / folder).mkdir(parents=True)
-    content = part10(data, SYNTAXES[job.compression], encode(pixel_data(stored.array, job.compression)))
+    content = part10(data, SYNTAXES[job.compression], pixel_data(stored.array, job.compression))
     (release / folder / _ONE_FILE).write_bytes(content)
     return folder, str(data.SeriesInstanceUID), lambda: [data]
 
 
 def _write_segmentation(job: Job, grid: Grid, sources: list[Dataset], entry: Entry, release: Path) -> Entry:
-    labels, where = to_slices(_volume(job.label, f"the label map of {job.case.name}"))
+    labels, where = to_slices(*_read(job.label, f"the label map of {job.case.name}"))
     if where.shape != grid.shape or not np.allclose(where.affine, grid.affine, atol=1e-3):
         raise InputError(f"The label map of {job.case.name} does not lie on the grid of its image")
     segments = _segments(labels, job)
@@ -186,7 +192,7 @@ def _write_segmentation(job: Job, grid: Grid, sources: list[Dataset], entry: Ent
     )
 
 
-def _segments(labels: NDArray[np.float32], job: Job) -> NDArray[np.uint16]:
+def _segments(labels: NDArray[Any], job: Job) -> NDArray[np.uint16]:
     """Replace label values by segment numbers."""
     old = np.array(sorted(job.values))
     places = np.searchsorted(old, labels).clip(max=len(old) - 1)

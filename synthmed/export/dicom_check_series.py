@@ -52,7 +52,8 @@ def nifti_problems(file: Path, entry: Entry, frames: Sequence[Frame]) -> list[st
     if len(frames) != entry.shape[2]:
         return []
     try:
-        values, grid = to_slices(read_volume(file))
+        volume = read_volume(file)
+        values, grid = to_slices(volume.array[0], volume.affine)
     except InputError as error:
         return [f"cannot be held against its NIfTI: {error}"]
     normal = grid.affine[:3, 2] / grid.spacing[2]

@@ -8,7 +8,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from synthmed.export.dicom_case import COMMENT, Case, common_attributes, item
-from synthmed.export.dicom_encode import SYNTAXES, encode, file_meta, pixel_data, template
+from synthmed.export.dicom_encode import SYNTAXES, file_meta, pixel_data, template
 from synthmed.export.dicom_pixels import Grid, Stored, decimal
 
 SOP_CLASSES = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage}
@@ -49,7 +49,7 @@ def files(common: Dataset, own: list[Dataset], stored: Stored, compression: str)
     syntax, render = SYNTAXES[compression], template(common, _OWN)
     for k, data in enumerate(own):
         meta = file_meta(str(common.SOPClassUID), str(data.SOPInstanceUID), syntax)
-        pixels = encode(pixel_data(stored.array[k : k + 1], compression))
+        pixels = pixel_data(stored.array[k : k + 1], compression)
         yield f"IM{k + 1:04d}.dcm", meta + render(data) + pixels
 
 

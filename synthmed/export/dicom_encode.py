@@ -43,7 +43,8 @@ RLE and JPEG-LS always come with synthmed.
 
 _PREAMBLE = bytes(128) + b"DICM"
 _VERSION_NAME = "SYNTHMED"
-_PIXEL_DATA = Tag("PixelData")
+_PIXEL_DATA = bytes.fromhex("e07f1000")
+_UNDEFINED, _SEQUENCE_END = b"\xff" * 4, bytes.fromhex("feffdde0") + bytes(4)
 
 
 def check_encoder(compression: str) -> None:
@@ -96,15 +97,13 @@ def _compress(frame: Frames, compression: str) -> bytes:
     )
 
 
-def pixel_data(frames: Frames, compression: str) -> Dataset:
-    """Return the element that holds `frames`, shape (frames, rows, columns), in a dataset of its own."""
-    data = Dataset()
+def pixel_data(frames: Frames, compression: str) -> bytes:
+    """Return the element Pixel Data (PS3.5 8.2, A.4) that holds `frames`, shape (frames, rows, columns)."""
     if compression == "none":
-        data.add_new(_PIXEL_DATA, "OW", frames.astype(frames.dtype.newbyteorder("<")).tobytes())
-    else:
-        data.add_new(_PIXEL_DATA, "OB", encapsulate([compress(frame, compression) for frame in frames]))
-        data[_PIXEL_DATA].is_undefined_length = True
-    return data
+        content = frames.astype(frames.dtype.newbyteorder("<"), copy=False).tobytes()
+        return _PIXEL_DATA + b"OW\0\0" + len(content).to_bytes(4, "little") + content
+    content = encapsulate([compress(frame, compression) for frame in frames])
+    return _PIXEL_DATA + b"OB\0\0" + _UNDEFINED + content + _SEQUENCE_END
 
 
 def part10(data: Dataset, syntax: uid.UID, pixels: bytes = b"") -> bytes:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 from numpy.typing import NDArray
 from pydicom.valuerep import DSfloat
 
 from synthmed.errors import InputError
-from synthmed.volume import Affine, Volume, reorient
+from synthmed.volume import Affine
 
+Voxel = TypeVar("Voxel", bound=np.generic)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SHEAR_TOLERANCE = 1e-4
 _SIGNED, _UNSIGNED = np.iinfo(np.int16), np.iinfo(np.uint16)
@@ -80,12 +89,17 @@ def decimal(value: float) -> DSfloat:
     return decimals([value])[0]
 
 
-def to_slices(volume: Volume) -> tuple[NDArray[np.float32], Grid]:
+def to_slices(array: NDArray[Voxel], affine: Affine) -> tuple[NDArray[Voxel], Grid]:
     """Reorder axes to axial slices whose rows run left and columns back; no voxel value changes.
+
+    Parameters
+    ----------
+    array : ndarray, shape (I, J, K)
+    affine : ndarray, shape (4, 4), voxel index -> RAS+ mm
 
     Returns
     -------
-    ndarray, shape (slices, rows, columns), float32
+    ndarray, shape (slices, rows, columns), of the same type
     Grid
 
     Raises
@@ -93,8 +107,9 @@ def to_slices(volume: Volume) -> tuple[NDArray[np.float32], Grid]:
     InputError
         If the axes are not perpendicular: DICOM has no shear.
     """
-    volume = reorient(volume, "LPS")
-    affine, array = RAS_TO_LPS @ volume.affine, volume.array[0]
+    move = ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))
+    affine = RAS_TO_LPS @ affine @ inv_ornt_aff(move, array.shape)
+    array = apply_orientation(array, move)
     if np.linalg.det(affine[:3, :3]) < 0:
         affine[:3, 3] += affine[:3, 2] * (array.shape[2] - 1)
         affine[:3, 2] *= -1
@@ -107,7 +122,7 @@ def to_slices(volume: Volume) -> tuple[NDArray[np.float32], Grid]:
     return array.transpose(2, 1, 0), Grid(affine, (columns, rows, slices))
 
 
-def to_stored(values: NDArray[np.float32]) -> Stored:
+def to_stored(values: NDArray[np.generic]) -> Stored:
     """Return integers from which every reader restores `values`.
 
     Whole numbers of 16 bits (HU) are stored as they are, with slope 1. Others are scaled over 65,536 steps between
@@ -115,15 +130,17 @@ def to_stored(values: NDArray[np.float32]) -> Stored:
 
     Parameters
     ----------
-    values : ndarray, shape (slices, rows, columns), float32
+    values : ndarray, shape (slices, rows, columns), integers or float32, all finite
     """
+    if np.can_cast(values.dtype, np.int16):
+        return Stored(np.ascontiguousarray(values, dtype=np.int16), 1.0, 0.0)
     low, high = float(values.min()), float(values.max())
     if _SIGNED.min <= low and high <= _SIGNED.max and np.array_equal(values, np.rint(values)):
-        return Stored(values.astype(np.int16), 1.0, 0.0)
+        return Stored(np.ascontiguousarray(values, dtype=np.int16), 1.0, 0.0)
     intercept = _at_most(low)
     slope = _at_least((high - intercept) / _UNSIGNED.max)
     steps = np.rint((values.astype(np.float64) - intercept) / slope)
-    return Stored(steps.clip(0, _UNSIGNED.max).astype(np.uint16), slope, intercept)
+    return Stored(np.ascontiguousarray(steps.clip(0, _UNSIGNED.max), dtype=np.uint16), slope, intercept)
 
 
 def _at_least(value: float) -> float:

@@ -17,14 +17,14 @@ from synthmed.errors import StorageError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-WORTH_PROCESSES = 2**26
-"""Voxels; starting processes takes about as long as writing a third of so many."""
+WORTH_PROCESSES = 4.0
+"""Seconds of work; starting processes takes one or two."""
 _MOST_WORKERS = 8
 
 
-def worker_count(cases: int, voxels: int) -> int:
-    """Return how many processes to use for `cases` volumes of `voxels` in all; 1 means none but this."""
-    if cases < 2 or voxels < WORTH_PROCESSES:
+def worker_count(cases: int, seconds: float) -> int:
+    """Return how many processes to use for `cases` pieces of work of about `seconds` in all; 1 means none but this."""
+    if cases < 2 or seconds < WORTH_PROCESSES:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, cases, _MOST_WORKERS)

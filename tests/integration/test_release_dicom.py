@@ -67,6 +67,13 @@ def test_dciodvfy_knows_each_object_and_finds_no_error(release: tuple[Path, Colu
         assert errors(said) == []
 
 
+@pytest.mark.parametrize("compression", ["rle", "jpeg-ls"])
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_dciodvfy_finds_no_error_in_compressed_objects(tmp_path: Path, compression: str, enhanced: bool) -> None:
+    for file in some(released(tmp_path, "MR", enhanced=enhanced, compression=compression)):
+        assert errors(tool("dciodvfy", "-new", file)) == []
+
+
 def test_dcentvfy_finds_one_patient_study_and_series_where_there_is_one(release: tuple[Path, Columns]) -> None:
     path, _ = release
     assert tool("dcentvfy", *(path / name for name in objects(path))) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -27,7 +28,6 @@ from synthmed.export.dicom_case import COMMENT, Case
 from synthmed.export.dicom_check import check_dicom
 from synthmed.export.dicom_encode import ENCODERS, SYNTAXES, check_encoder
 from synthmed.export.dicom_pixels import RAS_TO_LPS, decimal, to_slices, to_stored
-from synthmed.volume import Volume
 
 KINDS = [(modality, enhanced) for modality in ("CT", "MR") for enhanced in (False, True)]
 IN_PROCESS = [name for name in IMAGE_READERS if name != "dcm2niix"]
@@ -119,6 +119,19 @@ def test_layout_names_come_from_the_case_and_its_identifiers(release: Release, k
         assert files == [f"IM{k + 1:04d}.dcm" for k in range(1 if kind[1] else SHAPE[2])]
         assert pydicom.dcmread(path / cells["dicom_seg"]).SeriesInstanceUID == cells["dicom_seg_uid"]
     assert check_dicom(path, names(path)) == []
+
+
+@pytest.mark.parametrize("compression", ["none", "rle", "jpeg-ls"])
+def test_each_file_is_what_pydicom_would_write(tmp_path: Path, compression: str) -> None:
+    for enhanced in (False, True):
+        path = tmp_path / f"{enhanced}"
+        write_dicom_case(path, make_phantom("CT", SHAPE), "CT", enhanced=enhanced, compression=compression)
+        for name, data in objects(path).items():
+            again = io.BytesIO()
+            for element in data.iterall():
+                str(element.value)
+            data.save_as(again, enforce_file_format=True)
+            assert again.getvalue() == (path / name).read_bytes()
 
 
 def test_no_moment_and_no_second_name_in_any_header(release: Release) -> None:
@@ -214,7 +227,7 @@ def test_every_voxel_keeps_its_place_whatever_the_axes(axes: np.ndarray) -> None
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = axes * (0.9, 1.3, 2.7), (3, -5, 8)
     array = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
-    values, grid = to_slices(Volume(array[np.newaxis], affine))
+    values, grid = to_slices(array, affine)
     for index in ((0, 0, 0), (3, 0, 2), (1, 4, 5)):
         [[k, j, i]] = np.argwhere(values == array[index])
         place = RAS_TO_LPS @ affine @ (*index, 1)
@@ -228,7 +241,7 @@ def test_a_shear_has_no_dicom_form() -> None:
     affine = np.eye(4)
     affine[0, 1] = 0.01
     with pytest.raises(InputError, match="no DICOM form"):
-        to_slices(Volume(np.ones((1, 4, 4, 4), np.float32), affine))
+        to_slices(np.ones((4, 4, 4)), affine)
 
 
 @given(st.floats(-3000, 3000, allow_nan=False))
