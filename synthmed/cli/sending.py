@@ -15,6 +15,7 @@ from synthmed.cli.common import Quiet, say
 def send(
     release: Annotated[Path, typer.Argument(help="The directory of a release with DICOM.")],
     to: Annotated[str, typer.Option("--to", help="dicom://AET@host:port, dicoms://..., or https://host/dicom-web.")],
+    key: Annotated[Path | None, typer.Option("--key", help="The public key that must have signed it.")] = None,
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt a dicom:// connection.")] = False,
     ca: Annotated[Path | None, typer.Option("--ca", help="Trust this authority (PEM), not the system's.")] = None,
     cert: Annotated[Path | None, typer.Option("--cert", help="Our certificate (PEM), if the server asks.")] = None,
@@ -35,6 +36,9 @@ def send(
 
     Example: synthmed send runs/hippocampus_mri/export/release --to dicom://ORTHANC@localhost:4242
     """
+    from functools import partial
+
+    from synthmed.export import verify
     from synthmed.send import Certificates, Patience, parse_target
     from synthmed.send import send as send_release
 
@@ -48,6 +52,7 @@ def send(
         journal=journal,
         progress=not quiet,
         say=say(quiet),
+        check=partial(verify, key=key),
     )
     for remark, times in sorted(done.remarks.items()):
         typer.echo(f"{times} file(s) {remark}")

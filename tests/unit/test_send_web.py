@@ -209,7 +209,7 @@ def verb(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the verb with a verification that finds nothing."""
     code = (
         "import synthmed.send as s, sys, synthmed.cli; real = s.send; "
-        "s.send = lambda *a, **k: real(*a, check=lambda folder: [], **k); "
+        "s.send = lambda *a, **k: real(*a, **(k | {'check': lambda folder: []})); "
         "sys.argv[0] = 'synthmed'; synthmed.cli.main()"
     )
     command = [sys.executable, "-c", code, "send", *map(str, arguments)]
@@ -229,8 +229,10 @@ def test_the_verb_prints_the_count_and_ends_with_the_code(release: Path) -> None
 
 
 def test_the_verb_refuses_what_does_not_verify(release: Path) -> None:
-    command = [sys.executable, "-m", "synthmed.cli", "send", str(release), "--to", "http://127.0.0.1:1/x"]
-    code = "import sys, synthmed.cli; sys.argv = ['synthmed', *sys.argv[1:]]; synthmed.cli.main()"
-    done = subprocess.run([sys.executable, "-c", code, *command[3:]], capture_output=True, text=True, timeout=60)
+    command = [Path(sys.executable).with_name("synthmed"), "send", release, "--to", "http://127.0.0.1:1/x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 8
     assert done.stderr.startswith("synthmed: Nothing was sent; found ")
+    done = subprocess.run([*command, "--key", release / "none.pub"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "none.pub" in done.stderr
