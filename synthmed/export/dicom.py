@@ -34,7 +34,7 @@ from synthmed.export.seg import check_names, segmentation
 from synthmed.volume import Affine
 
 _ONE_FILE = "IM0001.dcm"
-_SECONDS_A_VOXEL, _SECONDS_A_LABEL = 1.5e-8, 1e-7
+_SECONDS_A_VOXEL, _SECONDS_A_LABEL = 1.5e-8, 4e-8
 Sources = Callable[[], list[Dataset]]
 
 

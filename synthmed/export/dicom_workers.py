@@ -17,7 +17,7 @@ from synthmed.errors import StorageError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-WORTH_PROCESSES = 4.0
+WORTH_PROCESSES = 6.0
 """Seconds of work; starting processes takes one or two."""
 _MOST_WORKERS = 8
 
