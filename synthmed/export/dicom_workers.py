@@ -17,8 +17,8 @@ from synthmed.errors import StorageError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-WORTH_PROCESSES = 6.0
-"""Seconds of work; starting processes takes one or two."""
+WORTH_PROCESSES = 8.0
+"""Seconds of work on one core; starting processes takes two to four."""
 _MOST_WORKERS = 8
 
 
