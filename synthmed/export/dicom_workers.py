@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import TypeVar
 
 from synthmed.errors import StorageError
@@ -20,14 +23,24 @@ Result = TypeVar("Result")
 WORTH_PROCESSES = 8.0
 """Seconds of work on one core; starting processes takes two to four."""
 _MOST_WORKERS = 8
+_GUARD = re.compile(r"""__name__\s*==\s*['"]__main__['"]""")
 
 
 def worker_count(cases: int, seconds: float) -> int:
     """Return how many processes to use for `cases` pieces of work of about `seconds` in all; 1 means none but this."""
-    if cases < 2 or seconds < WORTH_PROCESSES:
+    if cases < 2 or seconds < WORTH_PROCESSES or not _main_is_guarded():
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, cases, _MOST_WORKERS)
+
+
+def _main_is_guarded() -> bool:
+    """Say whether a new process may import the program that runs here; a script without a guard would run again."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    try:
+        return file is None or _GUARD.search(Path(file).read_text(encoding="utf-8")) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def ordered_map(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[Result]:

@@ -146,6 +146,17 @@ def test_an_error_in_another_process_arrives_whole() -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("end", "workers"), [("", 1), ("\nif __name__ == '__main__':\n    pass\n", 2)])
+def test_a_script_that_would_run_again_stays_alone(tmp_path: Path, end: str, workers: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nos.sched_getaffinity = lambda _: {0, 1}\n"
+        f"from synthmed.export.dicom_workers import worker_count\nprint(worker_count(2, 1e9)){end}"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(workers)
+
+
 def end(number: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return number
