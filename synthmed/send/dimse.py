@@ -7,22 +7,19 @@ DICOM PS3.4, annex B (storage) and C (query); PS3.7, annex C (status codes); PS3
 
 from __future__ import annotations
 
-import struct
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
-from socket import IPPROTO_TCP, SO_SNDTIMEO, SOL_SOCKET, TCP_NODELAY
-from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ImplicitVRLittleEndian
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as StudyRootFind  # type: ignore[attr-defined]
 
 from synthmed.send.instances import Instance
+from synthmed.send.line import Line
 from synthmed.send.peers import Dropped, Refused, why_no_connection
 from synthmed.send.targets import Certificates, DicomNode
 
@@ -32,8 +29,6 @@ _DUPLICATE = 0x0111
 _PENDING = (0xFF00, 0xFF01)
 _SLOWEST = 2**20
 _MOST_CONTEXTS = 128
-# The first byte of our own "I give up" (PS3.8, 9.3.8), which is no sign of life.
-_ABORT = b"\x07"
 
 
 class DimsePeer:
@@ -64,7 +59,7 @@ class DimsePeer:
         self._entity.acse_timeout = self._entity.dimse_timeout = timeout
         self._entity.network_timeout = self._entity.connection_timeout = timeout
         self._association: Association | None = None
-        self._purpose, self._heard = "", 0.0
+        self._line, self._purpose = Line(timeout), ""
 
     def store(self, batch: Sequence[Instance], contents: Sequence[bytes]) -> list[str]:
         """Send each file with C-STORE; see `Peer`."""
@@ -75,7 +70,7 @@ class DimsePeer:
             with _Aborting(self):
                 status = _store(association, dcmread(BytesIO(content)))
                 if "Status" not in status:
-                    raise Dropped(self._silence())
+                    raise Dropped(self._line.silence())
             remarks += _judge(status)
         return remarks
 
@@ -109,7 +104,7 @@ class DimsePeer:
             for status, answer in association.send_c_find(query, StudyRootFind):
                 code = status.get("Status")
                 if code is None:
-                    raise Dropped(self._silence())
+                    raise Dropped(self._line.silence())
                 if code in _PENDING and answer is not None:
                     found.add(str(answer.get("SOPInstanceUID", "")))
                 elif code != 0:
@@ -134,21 +129,8 @@ class DimsePeer:
         return association
 
     def _associate(self, contexts: list[PresentationContext]) -> Association:
-        self._heard = 0.0
-
-        def bound(event: Any) -> None:
-            self._heard = time.monotonic()
-            own = event.assoc.dul.socket.socket
-            # A message is several small writes, each of which would wait for the last one's acknowledgement.
-            own.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-            # A peer that stops reading must not block us for ever; struct timeval.
-            own.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", *divmod(int(self._timeout * 1e6), 10**6)))
-
-        def heard(event: Any) -> None:
-            if event.data[:1] != _ABORT:
-                self._heard = time.monotonic()
-
         node, tls = self._node, None if self._context is None else (self._context, self._node.host)
+        self._line = Line(self._timeout)
         try:
             association = self._entity.associate(
                 node.host,
@@ -156,13 +138,16 @@ class DimsePeer:
                 contexts=contexts,
                 ae_title=node.aet,
                 tls_args=tls,
-                evt_handlers=[(evt.EVT_CONN_OPEN, bound), (evt.EVT_DATA_SENT, heard), (evt.EVT_DATA_RECV, heard)],
+                evt_handlers=self._line.handlers(),
             )
         except OSError as error:
             raise why_no_connection(node.host, node.port, self._timeout, self._context) from error
+        except BaseException:
+            self._line.break_off()
+            raise
         if association.is_established:
             return association
-        if not self._heard:
+        if not self._line.opened:
             raise why_no_connection(node.host, node.port, self._timeout, self._context)
         raise self._no_association(association)
 
@@ -177,14 +162,9 @@ class DimsePeer:
             if syntax.abstract_syntax == StudyRootFind:
                 return Refused("does not answer queries (C-FIND), so that what it stores cannot be counted")
             return Refused(_does_not_take(str(syntax.abstract_syntax), str(syntax.transfer_syntax[0])))
-        reason = self._silence()
+        reason = self._line.silence()
         association.abort()
         return Dropped(reason)
-
-    def _silence(self) -> str:
-        """Say whether the server hung or broke off, from when the last byte went either way."""
-        silent = time.monotonic() - self._heard
-        return f"said nothing for {silent:.2g} s" if silent >= 0.9 * self._timeout else "broke the connection off"
 
 
 class _Aborting:

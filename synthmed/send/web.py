@@ -180,7 +180,7 @@ def _failures(answer: Dataset) -> list[tuple[str, int]]:
 
 def _failed(failures: Sequence[tuple[str, int]]) -> Exception:
     uid, reason = failures[0]
-    line = f"did not store {len(failures)} file(s), such as {uid}: failure reason 0x{reason:04X} (HTTP 409 or 202)"
+    line = f"did not store {len(failures)} file(s), such as {uid}: failure reason 0x{reason:04X}"
     if 0xA700 <= reason <= 0xA7FF:
         return Dropped(f"is out of resources; it {line}")
     return Refused(line, duplicate=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import ssl
 import threading
 import time
@@ -187,16 +188,17 @@ def test_a_second_run_resumes_after_the_server_went_away(release: Path) -> None:
     assert not sent_before & set(archive.requests)
 
 
+def press_ctrl_c(after: float = 0.0) -> None:
+    """Interrupt the main thread from another, as the terminal does."""
+    main = threading.main_thread().ident or 0
+    threading.Timer(after, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+
+
 def test_ctrl_c_keeps_what_was_sent(release: Path) -> None:
     def press(number: int, event: Any) -> None:
         if number == 4:
-            threading.Thread(target=interrupt).start()
+            press_ctrl_c()
             archive.release.wait(5)
-
-    def interrupt() -> None:
-        import signal
-
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     said: list[str] = []
     archive = Archive(fault=press)
@@ -207,6 +209,21 @@ def test_ctrl_c_keeps_what_was_sent(release: Path) -> None:
         assert said == ["4 of 8 files are sent"]
         archive.fault = lambda number, event: None
         assert deliver(release, archive.node).before == 4
+
+
+@pytest.mark.parametrize("scheme", ["dicom", "dicoms"])
+def test_ctrl_c_does_not_wait_for_a_silent_server(release: Path, scheme: str) -> None:
+    before = set(threading.enumerate())
+    with silent_port() as port:
+        start = time.monotonic()
+        press_ctrl_c(after=0.3)
+        with pytest.raises(KeyboardInterrupt):
+            deliver(release, f"{scheme}://A@127.0.0.1:{port}", Patience(timeout=60.0))
+        left = [t for t in threading.enumerate() if t not in before and not t.daemon]
+        for thread in left:
+            thread.join(5)
+    assert time.monotonic() - start < 5
+    assert not any(thread.is_alive() for thread in left)
 
 
 def test_silence_is_a_failure_after_the_timeout(release: Path) -> None:
