@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from synthmed.files import read_json
 from synthmed.pipeline import stage_costs
 from synthmed.stages import Run
@@ -34,6 +36,24 @@ def summarise(run: Run) -> str:
             f"  Look at them:  {run.stage('evaluate') / 'montage.png'}",
         ]
     )
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """Return what `summarise` says, for another program: verdict, what was measured, costs, paths."""
+    report = read_json(run.stage("audit") / "release" / "report.json")
+    costs = stage_costs(run).items()
+    return {
+        "directory": str(run.root),
+        "volumes": report["synthetic"]["n"],
+        "train_patients": report["train"]["n_patients"],
+        "holdout_patients": report["holdout"]["n_patients"],
+        "policy": report["policy"]["name"],
+        "verdict": report["verdict"],
+        "reasons": report["reasons"],
+        "evaluation": read_json(run.stage("evaluate") / "evaluation.json"),
+        "stages": {name: {"seconds": seconds, "peak_memory_mib": memory} for name, (seconds, memory) in costs},
+        "release": str(run.stage("export") / "release"),
+    }
 
 
 def _format_costs(run: Run) -> str:

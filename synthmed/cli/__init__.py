@@ -1,4 +1,4 @@
-"""The command line: each verb parses, makes one call and prints.
+"""The command line: each verb parses, makes one call and answers.
 
 Heavy libraries load inside the verbs, so that ``synthmed --help`` answers at once.
 """
@@ -8,16 +8,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from synthmed.cli import making, releasing, sending, sharing  # noqa: F401 (their verbs register themselves)
+from synthmed.cli.answer import FLAG, Answer, error_document
 from synthmed.cli.app import EXIT_CODES, app
 from synthmed.errors import EXIT_BUG, EXIT_INTERRUPTED
 
 __all__ = ["EXIT_CODES", "app", "main"]
+
+INTERRUPTED = "Interrupted. What was finished is kept; the same command resumes."
 
 
 def main() -> None:
@@ -30,38 +35,58 @@ def main() -> None:
     try:
         _run(arguments, debug)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What was finished is kept; the same command resumes.", err=True)
+        typer.echo(f"\n{INTERRUPTED}", err=True)
+        if FLAG in arguments:
+            typer.echo(error_document(_verb(arguments), EXIT_INTERRUPTED, KeyboardInterrupt(INTERRUPTED)))
         sys.exit(EXIT_INTERRUPTED)
 
 
 def _run(arguments: list[str], debug: bool) -> NoReturn:
     try:
-        code = app(arguments, standalone_mode=False)
+        # With --json stdout is for the answer alone; what a library prints while a verb works goes to stderr.
+        with redirect_stdout(sys.stderr if FLAG in arguments else sys.stdout):
+            outcome = app(arguments, standalone_mode=False)
+        if isinstance(outcome, Answer):
+            typer.echo(outcome)
     except Exception as error:
         if debug:
             raise
-        _end(error)
-    if code == EXIT_INTERRUPTED:
+        _end(error, arguments)
+    if isinstance(outcome, Answer):
+        sys.exit(outcome.exit_code)
+    if outcome == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    """Return the verb that was asked for; empty where none was."""
+    return next((a for a in arguments if not a.startswith("-")), "")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _end(error: Exception) -> NoReturn:
-    """Print one line about an error and exit with its code."""
+def _end(error: Exception, arguments: Sequence[str]) -> NoReturn:
+    """Print one line about an error, its document if that was asked for, and exit with its code."""
     if isinstance(error, typer.Abort):
         raise KeyboardInterrupt
+    code = _report(error)
+    if FLAG in arguments:
+        typer.echo(error_document(_verb(arguments), code, error))
+    sys.exit(code)
+
+
+def _report(error: Exception) -> int:
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own errors, wherever they are defined
         error.show()
-        sys.exit(error.exit_code)
+        return int(error.exit_code)
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):
         typer.echo(f"synthmed: {error}", err=True)
-        sys.exit(code)
+        return code
     typer.echo(
         f"synthmed: unexpected {type(error).__name__}: {error}. Run again with --debug for the details", err=True
     )
-    sys.exit(EXIT_BUG)
+    return EXIT_BUG

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.cli.common import (
     Covariates,
@@ -36,7 +37,9 @@ def plan(
     subjects: Subjects = None,
     covariates: Covariates = None,
     modality: Modality = None,
-) -> None:
+    quiet: Quiet = False,
+    json: Json = False,
+) -> Answer:
     """Propose a configuration for a cohort.
 
     It fits the scans and this machine's memory and cores.
@@ -49,9 +52,10 @@ def plan(
     if output.exists():
         raise ConfigError(f"{output} exists already", next_step="Remove it or name another file with -o")
     found = cohort(source, images, labels, subjects, covariates, modality)
-    _, text = plan_cohort(found)
+    config, text = plan_cohort(found, progress=not quiet)
     write_text(output, text)
-    typer.echo(f"{text}\nWritten to {output}. Next: synthmed run {output}")
+    result = {"file": str(output), "config": config.model_dump(mode="json")}
+    return Answer("plan", result, f"{text}\nWritten to {output}. Next: synthmed run {output}", json)
 
 
 @app.command()
@@ -67,7 +71,8 @@ def prepare(
     covariates: Covariates = None,
     modality: Modality = None,
     quiet: Quiet = False,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Read a cohort and split it by patient.
 
     Puts every scan on one grid and prints the cohort's fingerprint.
@@ -83,14 +88,16 @@ def prepare(
         from synthmed.config import apply_overrides
         from synthmed.prepare.planner import plan_cohort
 
-        config, _ = plan_cohort(cohort(source, images, labels, subjects, covariates, modality))
+        found = cohort(source, images, labels, subjects, covariates, modality)
+        config, _ = plan_cohort(found, progress=not quiet)
         config = apply_overrides(config, set_ or ())
         run = Run(config, run_dir or Path("runs") / config.name)
     else:
         run = open_run(source, run_dir, set_ or ())
     run_stages(run, "prepare", progress=not quiet, say=say(quiet))
-    typer.echo(format_fingerprint(read_json(run.stage("prepare") / "fingerprint.json")))
-    typer.echo(f"Prepared in {run.stage('prepare')}. Next: synthmed run {run.root}")
+    fingerprint, folder = read_json(run.stage("prepare") / "fingerprint.json"), run.stage("prepare")
+    text = f"{format_fingerprint(fingerprint)}\nPrepared in {folder}. Next: synthmed run {run.root}"
+    return Answer("prepare", {"directory": str(folder), "fingerprint": fingerprint}, text, json)
 
 
 @app.command()
@@ -112,7 +119,8 @@ def generate(
     run_dir: RunDir = None,
     set_: Set = None,
     quiet: Quiet = False,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Draw labelled volumes from the model.
 
     Goes on where it stopped, and extends a smaller set.
@@ -121,11 +129,15 @@ def generate(
     """
     overrides = [*(set_ or ()), *([f"sampling.num_samples={number}"] if number is not None else [])]
     run = stages(target, run_dir, overrides, quiet, "generate")
-    typer.echo(f"{run.config.sampling.num_samples} volumes in {run.stage('generate')}. They are not audited yet.")
+    count, folder = run.config.sampling.num_samples, run.stage("generate")
+    result = {"directory": str(folder), "volumes": count, "table": str(folder / "samples.csv")}
+    return Answer("generate", result, f"{count} volumes in {folder}. They are not audited yet.", json)
 
 
 @app.command()
-def evaluate(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+def evaluate(
+    target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False, json: Json = False
+) -> Answer:
     """Measure fidelity and utility.
 
     Utility is what a segmenter trained on the synthetic set scores on held-out patients.
@@ -136,11 +148,12 @@ def evaluate(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Qu
     from synthmed.files import read_json
 
     run = stages(target, run_dir, set_, quiet, "evaluate")
-    typer.echo(format_evaluation(read_json(run.stage("evaluate") / "evaluation.json")))
+    content = read_json(run.stage("evaluate") / "evaluation.json")
+    return Answer("evaluate", content, format_evaluation(content), json)
 
 
 @app.command()
-def audit(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+def audit(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False, json: Json = False) -> Answer:
     """Audit a run's synthetic set.
 
     Exit code 0 PASS, 3 FAIL, 4 INCONCLUSIVE.
@@ -152,22 +165,23 @@ def audit(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet
     from synthmed.files import read_json
 
     run = stages(target, run_dir, set_, quiet, "audit")
-    report = read_json(run.stage("audit") / "release" / "report.json")
-    typer.echo((run.stage("audit") / "release" / "report.md").read_text(encoding="utf-8"))
-    raise typer.Exit({"PASS": 0, "FAIL": 3}.get(report["verdict"], 4))
+    folder = run.stage("audit") / "release"
+    report, text = read_json(folder / "report.json"), (folder / "report.md").read_text(encoding="utf-8")
+    return Answer("audit", report, text, json, {"PASS": 0, "FAIL": 3}.get(report["verdict"], 4))
 
 
 @app.command()
-def run(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+def run(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False, json: Json = False) -> Answer:
     """Do all of it, skipping what is done.
 
     Prepare, train, generate, evaluate, audit and, if the audit passes, export.
 
     Example: synthmed run hippocampus_mri
     """
-    from synthmed.summary import summarise
+    from synthmed.summary import facts, summarise
 
-    typer.echo(summarise(stages(target, run_dir, set_, quiet, "export")))
+    done = stages(target, run_dir, set_, quiet, "export")
+    return Answer("run", facts(done), summarise(done), json)
 
 
 @app.command()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import json as json_text
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.cli.common import Quiet, RunDir, Set, Target, stages
 
@@ -36,13 +37,16 @@ def export(
     run_dir: RunDir = None,
     set_: Set = None,
     quiet: Quiet = False,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Write and sign the release, if the audit passed.
 
     The audit must be of these very bytes; otherwise nothing is written.
 
     Example: synthmed export runs/hippocampus_mri --format nifti --format dicom
     """
+    from synthmed.export import signed_by
+
     options = {
         "formats": formats or None,
         "enhanced": enhanced,
@@ -50,35 +54,42 @@ def export(
         "key": str(key.expanduser().absolute()) if key is not None else None,
         "validate_with_tools": validate,
     }
-    asked = [f"export.{name}={json.dumps(value)}" for name, value in options.items() if value is not None]
+    asked = [f"export.{name}={json_text.dumps(value)}" for name, value in options.items() if value is not None]
     run = stages(target, run_dir, [*(set_ or ()), *asked], quiet, "export")
     release = run.stage("export") / "release"
-    typer.echo(f"Release: {release}. Check it: synthmed verify {release}")
+    result = {"release": str(release), "formats": list(run.config.export.formats), "signer": signed_by(release)}
+    return Answer("export", result, f"Release: {release}. Check it: synthmed verify {release}", json)
 
 
 @app.command()
 def verify(
     release: Annotated[Path, typer.Argument(help="The directory of a release.")],
     key: Annotated[Path | None, typer.Option("--key", help="The public key that must have signed it.")] = None,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Check that a release is what was approved and signed.
 
     Recomputes checksums, signatures, the gate's decision and the marks of synthetic data.
 
     Example: synthmed verify runs/hippocampus_mri/export/release --key signing-key.pub
     """
+    from dataclasses import asdict
+
     from synthmed.errors import VerificationFailed
     from synthmed.export import signed_by
     from synthmed.export import verify as findings_of
 
     findings = findings_of(release, key)
-    for finding in findings:
-        typer.echo(str(finding))
     if findings:
-        raise VerificationFailed(f"{release} does not verify: {len(findings)} finding(s), listed above")
-    typer.echo(f"{release} verifies: every file is as it was approved and signed.")
+        failure = VerificationFailed(f"{release} does not verify: {len(findings)} finding(s), listed on stdout")
+        typer.echo(f"synthmed: {failure}", err=True)
+        result = {"verifies": False, "findings": [asdict(finding) for finding in findings], "signer": None}
+        return Answer("verify", result, "\n".join(map(str, findings)), json, failure.exit_code)
+    signer = signed_by(release)
     known = f"which is the one in {key}" if key else "and says who that was only if you know this key: name it by --key"
-    typer.echo(f"The signature is by the key with SHA-256 {signed_by(release)}, {known}.")
+    text = f"{release} verifies: every file is as it was approved and signed.\n"
+    text += f"The signature is by the key with SHA-256 {signer}, {known}."
+    return Answer("verify", {"verifies": True, "findings": [], "signer": signer}, text, json)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.cli.common import Quiet, say
 
@@ -27,7 +28,8 @@ def send(
         Path | None, typer.Option("--journal", help="Where progress is kept [default: beside the release].")
     ] = None,
     quiet: Quiet = False,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Send a verified release to a PACS or a DICOMweb service.
 
     Afterwards the server is asked what it holds: exit code 0 means that it is exactly the release. A broken or
@@ -54,10 +56,11 @@ def send(
         say=say(quiet),
         check=partial(verify, key=key),
     )
-    for remark, times in sorted(done.remarks.items()):
-        typer.echo(f"{times} file(s) {remark}")
-    total = done.sent + done.before
-    typer.echo(
-        f"{done.sent} files sent to {target}, {done.before} before. "
-        f"The server holds {done.stored} of {total}, in {done.series} series. Journal: {done.journal}"
+    remarks = "".join(f"{times} file(s) {remark}\n" for remark, times in sorted(done.remarks.items()))
+    text = (
+        f"{remarks}{done.sent} files sent to {target}, {done.before} before. The server holds {done.stored} of "
+        f"{done.sent + done.before}, in {done.series} series. Journal: {done.journal}"
     )
+    counts = {name: getattr(done, name) for name in ("sent", "before", "stored", "series")}
+    result = {"target": str(target), **counts, "remarks": dict(done.remarks), "journal": str(done.journal)}
+    return Answer("send", result, text, json)

@@ -51,8 +51,14 @@ class Memory:
         return max(self.autoencoder, self.denoiser, self.sampling)
 
 
-def plan_cohort(cohort_config: CohortConfig) -> tuple[Config, str]:
+def plan_cohort(cohort_config: CohortConfig, *, progress: bool = True) -> tuple[Config, str]:
     """Look at every scan of a cohort and propose a configuration for this machine.
+
+    Parameters
+    ----------
+    cohort_config : CohortConfig
+    progress : bool
+        Whether to show progress on stderr.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def plan_cohort(cohort_config: CohortConfig) -> tuple[Config, str]:
         If there is no cohort, or a scan cannot be read.
     """
     cohort = read_cohort(cohort_config)
-    content, machine = fingerprint(cohort, _measure_all(cohort)), describe_machine()
+    content, machine = fingerprint(cohort, _measure_all(cohort, progress)), describe_machine()
     proposed = plan(content, machine)
     proposed["cohort"] = {**cohort_config.model_dump(mode="json", exclude_defaults=True), "modality": cohort.modality}
     if cohort.label_names:
@@ -195,9 +201,9 @@ def _why_normalised(modality: str, settings: Mapping[str, Any]) -> str:
     return f"Intensities keep their meaning and are clipped to {settings['intensity_range']}."
 
 
-def _measure_all(cohort: Cohort) -> list[Facts]:
+def _measure_all(cohort: Cohort, progress: bool) -> list[Facts]:
     facts, bad = [], {}
-    for case in tqdm(cohort.cases, desc="look", unit="case", disable=None):
+    for case in tqdm(cohort.cases, desc="look", unit="case", disable=not progress):
         try:
             facts.append(measure(*case.read()))
         except InputError as error:
