@@ -130,6 +130,7 @@ def web_service(archive: Archive, *, tls: ssl.SSLContext | None = None) -> Itera
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             number, body = len(archive.requests), self.rfile.read(int(self.headers["Content-Length"]))

@@ -68,18 +68,14 @@ def send(
         What ``synthmed export`` wrote. It is read only.
     target : DicomNode or WebRoot
         What `parse_target` returned.
-    certificates : Certificates
-        For an encrypted target.
+    certificates, patience
+        For an encrypted target; retries and time-outs.
     calling : str
         Our application entity title, for a DICOM node.
-    patience : Patience
-        Retries and time-outs.
     journal : Path, optional
         Where the progress is kept; by default beside the release, one file a target.
-    progress : bool
-        Show a bar.
-    say : callable
-        Takes lines about retries.
+    progress, say
+        Show a bar; what takes lines about retries.
     check : callable (Path) -> sequence of Finding
         What must find nothing before anything is sent.
 
@@ -96,11 +92,7 @@ def send(
     """
     certificates.check(target)
     check_title(calling)
-    findings = check(release)
-    if findings:
-        more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
-        next_step = f"See them all with: synthmed verify {release}"
-        raise VerificationFailed("Nothing was sent", found=f"{findings[0]}{more}", next_step=next_step)
+    _refuse(check(release), release)
     instances = read_instances(release)
     path = journal if journal is not None else journal_path(release, target)
     check_outside(path, release)
@@ -110,6 +102,13 @@ def send(
             return _send(release, instances, target, peer, notes, patience, progress, say)
     finally:
         peer.close()
+
+
+def _refuse(findings: Sequence[Finding], release: Path) -> None:
+    if findings:
+        more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
+        next_step = f"See them all with: synthmed verify {release}"
+        raise VerificationFailed("Nothing was sent", found=f"{findings[0]}{more}", next_step=next_step)
 
 
 def _peer(

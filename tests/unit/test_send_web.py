@@ -15,7 +15,9 @@ import pytest
 from certificates import make_authority
 from sendable import bytes_of, small_release
 from servers import Archive, silent_port, web_service
+from typer.testing import CliRunner, Result
 
+from synthmed.cli import app
 from synthmed.errors import ConfigError, SendIncomplete
 from synthmed.send import Certificates, Patience, Sent, parse_target, send
 from synthmed.send.web import PASSWORD, USER
@@ -205,27 +207,21 @@ def test_https_trusts_the_authority_that_is_named_and_no_other(
             deliver(release, web, certificates=Certificates(authority.file))
 
 
-def verb(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the verb with a verification that finds nothing."""
-    code = (
-        "import synthmed.send as s, sys, synthmed.cli; real = s.send; "
-        "s.send = lambda *a, **k: real(*a, **(k | {'check': lambda folder: []})); "
-        "sys.argv[0] = 'synthmed'; synthmed.cli.main()"
-    )
-    command = [sys.executable, "-c", code, "send", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+def test_the_verb_prints_the_count_and_ends_with_the_code(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synthmed.export.verify", lambda folder, key: [])
 
+    def verb(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["send", str(release), "--quiet", *arguments])
 
-def test_the_verb_prints_the_count_and_ends_with_the_code(release: Path) -> None:
     with web_service(Archive()) as archive:
-        done = verb(release, "--to", archive.web, "--quiet")
-        assert (done.returncode, done.stderr) == (0, "")
+        done = verb("--to", archive.web)
+        assert (done.exit_code, done.stderr) == (0, "")
         assert done.stdout.startswith(f"8 files sent to {archive.web}, 0 before. The server holds 8 of 8, in 4 series.")
         archive.held.clear()
-        done = verb(release, "--to", archive.web, "--quiet", "--retries", 0)
-    assert done.returncode == 9
-    assert re.fullmatch(r"synthmed: http://\S+ confirmed all files and does not hold them all; .*\n", done.stderr)
-    assert verb(release, "--to", "nowhere").returncode == 2
+        done = verb("--to", archive.web, "--retries", "0")
+    assert isinstance(done.exception, SendIncomplete)
+    assert re.fullmatch(r"http://\S+ confirmed all files and does not hold them all; .*", str(done.exception))
+    assert isinstance(verb("--to", "nowhere").exception, ConfigError)
 
 
 def test_the_verb_refuses_what_does_not_verify(release: Path) -> None:
