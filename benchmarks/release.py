@@ -33,7 +33,7 @@ from releases import make_audit, write_table
 from synthmed.config import ExportConfig
 from synthmed.export import approve, export, verify
 from synthmed.export.cohort import ApprovedCohort, open_approved
-from synthmed.export.dicom import write_dicom
+from synthmed.export.dicom.writing import write_dicom
 from synthmed.io import write_volume
 from synthmed.prepare.space import Space
 from synthmed.volume import Volume

@@ -23,10 +23,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation, ornt_transform
 
-from synthmed.export.dicom import Job, write_case
-from synthmed.export.dicom_case import Case
-from synthmed.export.dicom_encode import SYNTAXES
-from synthmed.export.dicom_index import Entry
+from synthmed.export.dicom.case import Case
+from synthmed.export.dicom.encode import SYNTAXES
+from synthmed.export.dicom.index import Entry
+from synthmed.export.dicom.writing import Job, write_case
 from synthmed.io import read_volume, write_volume
 from synthmed.volume import Volume
 

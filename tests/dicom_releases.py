@@ -18,7 +18,7 @@ from releases import make_audit, make_samples, read_table, write_table
 from synthmed.config import ExportConfig
 from synthmed.export import approve
 from synthmed.export.cohort import ApprovedCohort, Columns, open_approved
-from synthmed.export.dicom import write_dicom
+from synthmed.export.dicom.writing import write_dicom
 from synthmed.io import write_volume
 from synthmed.volume import Volume
 

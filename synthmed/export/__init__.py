@@ -14,8 +14,8 @@ from synthmed.errors import ConfigError, ReleaseRefused, VerificationFailed
 from synthmed.export.approval import ReleaseApproval, approve, parse_report
 from synthmed.export.bids import write_bids
 from synthmed.export.cohort import ApprovedCohort, Columns, open_approved
-from synthmed.export.dicom import write_dicom
-from synthmed.export.documents import write_documents
+from synthmed.export.dicom.writing import write_dicom
+from synthmed.export.documents.writing import write_documents
 from synthmed.export.findings import Finding
 from synthmed.export.gate import GATE, gate_record
 from synthmed.export.nifti import write_nifti
@@ -23,7 +23,7 @@ from synthmed.export.provenance import RELEASED, predicate, public_configuration
 from synthmed.export.samples import Sample
 from synthmed.export.seal import seal, signed_by
 from synthmed.export.signing import say_on_stderr, signing_key
-from synthmed.export.validation import describe_failures, validate_release
+from synthmed.export.validation.running import describe_failures, validate_release
 from synthmed.export.verify import REPORT, digest_files, verify
 from synthmed.files import atomic_directory, write_json, write_text
 

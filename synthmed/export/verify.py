@@ -14,7 +14,7 @@ from privacy.errors import AuditError
 from synthmed.export.approval import parse_report
 from synthmed.export.bids import IMAGE_SUFFIX, LABELS
 from synthmed.export.bids import ROOT as BIDS
-from synthmed.export.dicom_check import check_dicom
+from synthmed.export.dicom.check import check_dicom
 from synthmed.export.findings import Finding
 from synthmed.export.gate import GATE, gate_findings
 from synthmed.export.nifti import CHANNEL, ROOT, read_header

@@ -204,12 +204,12 @@ def test_validators_are_run_and_what_they_say_is_signed(synthmed: Command, confi
 def test_a_validator_that_finds_an_error_blocks_the_release(
     synthmed: Command, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthmed.export import verdicts
-    from synthmed.export.validation import VALIDATORS
+    from synthmed.export.validation import verdicts
+    from synthmed.export.validation.running import VALIDATORS
 
     said = verdicts.Said("Missing attribute", 3, "dicom/x.dcm")
     monkeypatch.setattr(
-        "synthmed.export.validation.VALIDATORS",
+        "synthmed.export.validation.running.VALIDATORS",
         (VALIDATORS[0], lambda part: verdicts.Verdict("strict", verdicts.FAILED, errors=(said,))),
     )
     assert synthmed("export", config, "--validate") == 8

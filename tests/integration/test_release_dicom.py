@@ -18,8 +18,9 @@ from release_fidelity import IMAGE_READERS, SEG_READERS, compare, main
 from releases import digest
 
 from synthmed.errors import ConfigError, StorageError
-from synthmed.export import dicom_workers, seg
 from synthmed.export.cohort import Columns
+from synthmed.export.dicom import seg
+from synthmed.export.dicom import workers as dicom_workers
 
 KINDS = [(modality, enhanced) for modality in ("CT", "MR") for enhanced in (False, True)]
 IOD = {
@@ -151,7 +152,7 @@ def test_a_script_that_would_run_again_stays_alone(tmp_path: Path, end: str, wor
     script = tmp_path / "script.py"
     script.write_text(
         "import os\nos.sched_getaffinity = lambda _: {0, 1}\n"
-        f"from synthmed.export.dicom_workers import worker_count\nprint(worker_count(2, 1e9)){end}"
+        f"from synthmed.export.dicom.workers import worker_count\nprint(worker_count(2, 1e9)){end}"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(workers)
@@ -178,7 +179,7 @@ def wait(seconds: int) -> int:
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 60), (signal.SIGINT, 3)])
 def test_processes_end_with_their_parent(tmp_path: Path, number: signal.Signals, seconds: int) -> None:
     code = f"""
-from synthmed.export.dicom_workers import ordered_map
+from synthmed.export.dicom.workers import ordered_map
 from test_release_dicom import wait
 if __name__ == "__main__":
     list(ordered_map(wait, [{seconds}] * 2, 2))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from releases import Made, digest, make_audit, make_samples
 
-from synthmed.export.card import _size_category
+from synthmed.export.documents.card import _size_category
 
 
 def card_of(release: Path) -> tuple[dict, str]:  # type: ignore[type-arg]

@@ -16,7 +16,7 @@ from synthmed.config import ExportConfig
 from synthmed.export.approval import approve
 from synthmed.export.bids import write_bids
 from synthmed.export.cohort import open_approved
-from synthmed.export.croissant import write_croissant
+from synthmed.export.documents.croissant import write_croissant
 from synthmed.export.nifti import write_nifti
 from synthmed.files import write_text
 

@@ -23,11 +23,11 @@ from releases import digest, read_table, write_table
 from synthmed.config import ExportConfig
 from synthmed.errors import ConfigError, InputError, ReleaseRefused
 from synthmed.export.cohort import Columns
-from synthmed.export.dicom import write_dicom
-from synthmed.export.dicom_case import COMMENT, Case
-from synthmed.export.dicom_check import check_dicom
-from synthmed.export.dicom_encode import ENCODERS, SYNTAXES, check_encoder
-from synthmed.export.dicom_pixels import RAS_TO_LPS, decimal, to_slices, to_stored
+from synthmed.export.dicom.case import COMMENT, Case
+from synthmed.export.dicom.check import check_dicom
+from synthmed.export.dicom.encode import ENCODERS, SYNTAXES, check_encoder
+from synthmed.export.dicom.pixels import RAS_TO_LPS, decimal, to_slices, to_stored
+from synthmed.export.dicom.writing import write_dicom
 
 KINDS = [(modality, enhanced) for modality in ("CT", "MR") for enhanced in (False, True)]
 IN_PROCESS = [name for name in IMAGE_READERS if name != "dcm2niix"]

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from synthmed.export import EXPORTERS
-from synthmed.export.dicom import write_dicom
-from synthmed.export.dicom_check import check_dicom
+from synthmed.export.dicom.check import check_dicom
+from synthmed.export.dicom.writing import write_dicom
 from synthmed.export.findings import Finding
 
 CASE = "synthetic_0001"

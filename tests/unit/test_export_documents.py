@@ -13,8 +13,8 @@ from synthmed.config import Config, ExportConfig
 from synthmed.export.approval import approve, read_report
 from synthmed.export.bids import write_bids
 from synthmed.export.cohort import open_approved
-from synthmed.export.documents import write_documents
-from synthmed.export.licence import hub_fields, render_license, spdx_address
+from synthmed.export.documents.licence import hub_fields, render_license, spdx_address
+from synthmed.export.documents.writing import write_documents
 from synthmed.export.nifti import write_nifti
 
 EVALUATION: dict[str, Any] = {

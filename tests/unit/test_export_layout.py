@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from releases import Made, make_audit, make_samples
 
-from synthmed.export.layout import nnunet_problems
+from synthmed.export.validation.layout import nnunet_problems
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from pydicom.sr.codedict import codes
 from release_fidelity import NAMES, SEG_READERS, compare, make_phantom, write_dicom_case
 
 from synthmed.errors import ConfigError
-from synthmed.export import seg
-from synthmed.export.dicom_check import check_dicom
-from synthmed.export.dicom_index import write_index
-from synthmed.export.seg import ABNORMALITIES, ANATOMY, FALLBACK_SCHEME, check_names, property_codes
+from synthmed.export.dicom import seg
+from synthmed.export.dicom.check import check_dicom
+from synthmed.export.dicom.index import write_index
+from synthmed.export.dicom.seg import ABNORMALITIES, ANATOMY, FALLBACK_SCHEME, check_names, property_codes
 
 
 @pytest.mark.parametrize("enhanced", [False, True])

@@ -13,11 +13,11 @@ import pydicom
 import pytest
 from releases import Made, make_audit, make_samples
 
-from synthmed.export import validators, validators_dicom
-from synthmed.export.validation import describe_failures, validate_release
-from synthmed.export.validators import VALIDATORS
-from synthmed.export.validators_dicom import iod_messages
-from synthmed.export.verdicts import FAILED, PASSED, Said, Verdict, judge, run, spread
+from synthmed.export.validation import validators, validators_dicom
+from synthmed.export.validation.running import describe_failures, validate_release
+from synthmed.export.validation.validators import VALIDATORS
+from synthmed.export.validation.validators_dicom import iod_messages
+from synthmed.export.validation.verdicts import FAILED, PASSED, Said, Verdict, judge, run, spread
 
 TOOLS = ["dciodvfy", "dcentvfy", "dcm2niix", "bids-validator", "mlcroissant", "monai", "nnunet"]
 

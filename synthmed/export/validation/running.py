@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from synthmed.export.validators import VALIDATORS
-from synthmed.export.verdicts import FAILED, Verdict
+from synthmed.export.validation.validators import VALIDATORS
+from synthmed.export.validation.verdicts import FAILED, Verdict
 from synthmed.files import write_json
 
 __all__ = ["ROOT", "Verdict", "describe_failures", "validate_release"]

@@ -8,7 +8,7 @@ from typing import Any
 from privacy.multiplicity import holm
 from privacy.policy import MEMBERSHIP
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.export.markdown import bullets, number, numbers, table
+from synthmed.export.documents.markdown import bullets, number, numbers, table
 
 _WORDS = {
     "identity_matches": "Samples that are recognisably one training patient",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 
-from synthmed.export.verdicts import (
+from synthmed.export.validation.verdicts import (
     ABSENT,
     MOST_FILES,
     UNUSED,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from synthmed.config import Config, ExportConfig
-from synthmed.export.card import render_card
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.export.croissant import write_croissant
-from synthmed.export.datasheet import render_datasheet
-from synthmed.export.licence import render_license
-from synthmed.export.model_card import render_model_card
+from synthmed.export.documents.card import render_card
+from synthmed.export.documents.croissant import write_croissant
+from synthmed.export.documents.datasheet import render_datasheet
+from synthmed.export.documents.licence import render_license
+from synthmed.export.documents.model_card import render_model_card
 from synthmed.files import write_text
 
 

@@ -11,10 +11,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from synthmed.export.dicom_check_series import nifti_problems, segmentation_problems, series_problems
-from synthmed.export.dicom_frames import Frame, read_frames
-from synthmed.export.dicom_index import INDEX, Entry
-from synthmed.export.dicom_marks import mark_problems
+from synthmed.export.dicom.check_series import nifti_problems, segmentation_problems, series_problems
+from synthmed.export.dicom.frames import Frame, read_frames
+from synthmed.export.dicom.index import INDEX, Entry
+from synthmed.export.dicom.marks import mark_problems
 from synthmed.export.findings import Finding
 from synthmed.io.dicom_header import PARSER_ERRORS, without_warnings
 

@@ -18,7 +18,7 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.tag import Tag
 
 from synthmed.errors import ConfigError, InputError
-from synthmed.export.dicom_case import IMPLEMENTATION_UID
+from synthmed.export.dicom.case import IMPLEMENTATION_UID
 
 Frames = NDArray[np.int16] | NDArray[np.uint16]
 SYNTAXES: dict[str, uid.UID] = {

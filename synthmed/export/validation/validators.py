@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synthmed.export.layout import nnunet_problems
-from synthmed.export.validators_dicom import dcentvfy, dciodvfy, dcm2niix
-from synthmed.export.verdicts import (
+from synthmed.export.validation.layout import nnunet_problems
+from synthmed.export.validation.validators_dicom import dcentvfy, dciodvfy, dcm2niix
+from synthmed.export.validation.verdicts import (
     ABSENT,
     MOST_FILES,
     UNUSED,

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from privacy.fields import IDENTITY
-from synthmed.export.dicom_case import COMMENT, FAMILY_NAME
+from synthmed.export.dicom.case import COMMENT, FAMILY_NAME
 
 _FIXED = {
     "SyntheticData": "YES",

@@ -8,7 +8,7 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 
-from synthmed.export.dicom_case import (
+from synthmed.export.dicom.case import (
     COMMENT,
     PLACEHOLDER_DATE,
     PLACEHOLDER_TIME,
@@ -17,7 +17,7 @@ from synthmed.export.dicom_case import (
     common_attributes,
     item,
 )
-from synthmed.export.dicom_pixels import Grid, Stored, decimal
+from synthmed.export.dicom.pixels import Grid, Stored, decimal
 
 SOP_CLASSES = {"CT": uid.EnhancedCTImageStorage, "MR": uid.EnhancedMRImageStorage}
 _IMAGE_TYPE = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]

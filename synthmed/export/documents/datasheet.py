@@ -12,11 +12,11 @@ from typing import Any
 
 from synthmed import __version__
 from synthmed.config import ExportConfig
-from synthmed.export.audit_figures import set_sizes
-from synthmed.export.card import LIMITS, conditions, intensity_units, structures
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.export.loading import formats_of
-from synthmed.export.markdown import line
+from synthmed.export.documents.audit_figures import set_sizes
+from synthmed.export.documents.card import LIMITS, conditions, intensity_units, structures
+from synthmed.export.documents.loading import formats_of
+from synthmed.export.documents.markdown import line
 
 _UNKNOWN = "Not known to the software that wrote this. Ask the publisher."
 _FORMATS = {"nifti": "NIfTI-1 (nnU-Net v2 and MONAI)", "dicom": "DICOM", "bids": "BIDS"}

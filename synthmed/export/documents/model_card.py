@@ -12,10 +12,10 @@ from typing import Any
 
 from synthmed import __version__
 from synthmed.config import Config, ExportConfig
-from synthmed.export.audit_figures import audit_rows, cited, set_sizes
-from synthmed.export.card import LIMITS, conditions
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.export.markdown import bullets, line, numbers, table
+from synthmed.export.documents.audit_figures import audit_rows, cited, set_sizes
+from synthmed.export.documents.card import LIMITS, conditions
+from synthmed.export.documents.markdown import bullets, line, numbers, table
 
 _FEATURES = {"random_convolutions": "random convolutions", "radiomics": "radiomics"}
 _DISTANCES = {"kid": "Kernel distance", "frechet": "Fréchet distance"}

@@ -21,16 +21,17 @@ from pydicom.dataset import Dataset
 
 from synthmed.config import ExportConfig
 from synthmed.errors import InputError, ReleaseRefused
-from synthmed.export import dicom_classic, dicom_enhanced
 from synthmed.export.cohort import ApprovedCohort, Columns
-from synthmed.export.dicom_case import Case, describe
-from synthmed.export.dicom_encode import SYNTAXES, check_encoder, part10, pixel_data
-from synthmed.export.dicom_index import Entry, write_index
-from synthmed.export.dicom_pixels import RAS_TO_LPS, Grid, Stored, digest, to_slices, to_stored
-from synthmed.export.dicom_workers import ordered_map, worker_count
+from synthmed.export.dicom import classic as dicom_classic
+from synthmed.export.dicom import enhanced as dicom_enhanced
+from synthmed.export.dicom.case import Case, describe
+from synthmed.export.dicom.encode import SYNTAXES, check_encoder, part10, pixel_data
+from synthmed.export.dicom.index import Entry, write_index
+from synthmed.export.dicom.pixels import RAS_TO_LPS, Grid, Stored, digest, to_slices, to_stored
+from synthmed.export.dicom.seg import check_names, segmentation
+from synthmed.export.dicom.workers import ordered_map, worker_count
 from synthmed.export.nifti import consecutive_values, structure_names
 from synthmed.export.samples import Sample
-from synthmed.export.seg import check_names, segmentation
 from synthmed.volume import Affine
 
 _ONE_FILE = "IM0001.dcm"

@@ -10,11 +10,11 @@ import yaml
 
 from synthmed import __version__
 from synthmed.config import ExportConfig
-from synthmed.export.audit_figures import audit_section
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.export.licence import hub_fields
-from synthmed.export.loading import formats_of, loading_section
-from synthmed.export.markdown import bullets, line, table
+from synthmed.export.documents.audit_figures import audit_section
+from synthmed.export.documents.licence import hub_fields
+from synthmed.export.documents.loading import formats_of, loading_section
+from synthmed.export.documents.markdown import bullets, line, table
 from synthmed.prepare.space import Space
 
 _MODALITIES = {"MR": "magnetic resonance", "CT": "computed tomography", "PT": "positron emission tomography"}

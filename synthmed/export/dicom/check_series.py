@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from synthmed.errors import InputError
-from synthmed.export.dicom_frames import Frame, find, pixels
-from synthmed.export.dicom_index import Entry
-from synthmed.export.dicom_pixels import RAS_TO_LPS, digest, to_slices
+from synthmed.export.dicom.frames import Frame, find, pixels
+from synthmed.export.dicom.index import Entry
+from synthmed.export.dicom.pixels import RAS_TO_LPS, digest, to_slices
 from synthmed.io import read_volume
 from synthmed.volume import Affine
 

@@ -18,7 +18,7 @@ from typing import Any
 from synthmed import __version__
 from synthmed.config import ExportConfig
 from synthmed.export.cohort import ApprovedCohort
-from synthmed.export.licence import spdx_address
+from synthmed.export.documents.licence import spdx_address
 from synthmed.export.samples import FACTS
 from synthmed.files import sha256_file, write_json
 

@@ -16,7 +16,7 @@ from pydicom.sr.coding import Code
 
 import synthmed
 from synthmed.errors import ConfigError
-from synthmed.export.dicom_case import COMMENT, MAKER, PLACEHOLDER_DATE, PLACEHOLDER_TIME, Case, code_item, marks
+from synthmed.export.dicom.case import COMMENT, MAKER, PLACEHOLDER_DATE, PLACEHOLDER_TIME, Case, code_item, marks
 
 FALLBACK_SCHEME = "99SYNTHMED"
 _MOST_LETTERS = 64

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synthmed.errors import InputError
-from synthmed.export.dicom_case import ROOT
+from synthmed.export.dicom.case import ROOT
 from synthmed.files import read_json, write_json
 
 INDEX = f"{ROOT}/index.json"

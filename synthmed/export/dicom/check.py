@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from synthmed.export.dicom_case import ROOT
-from synthmed.export.dicom_check_case import Checked, Task, check_case
-from synthmed.export.dicom_index import INDEX, Entry, read_index
-from synthmed.export.dicom_workers import ordered_map, worker_count
+from synthmed.export.dicom.case import ROOT
+from synthmed.export.dicom.check_case import Checked, Task, check_case
+from synthmed.export.dicom.index import INDEX, Entry, read_index
+from synthmed.export.dicom.workers import ordered_map, worker_count
 from synthmed.export.findings import Finding
 from synthmed.export.nifti import CHANNEL
 from synthmed.export.samples import SUFFIX

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from synthmed.export.dicom_case import COMMENT, Case, common_attributes, item
-from synthmed.export.dicom_encode import SYNTAXES, file_meta, pixel_data, template
-from synthmed.export.dicom_pixels import Grid, Stored, decimal
+from synthmed.export.dicom.case import COMMENT, Case, common_attributes, item
+from synthmed.export.dicom.encode import SYNTAXES, file_meta, pixel_data, template
+from synthmed.export.dicom.pixels import Grid, Stored, decimal
 
 SOP_CLASSES = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage}
 _OWN = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient", "SliceLocation")

@@ -1,0 +1,1 @@
+"""DICOM: series and segmentations written from an approved set, and what `verify` sees of them."""

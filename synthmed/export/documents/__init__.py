@@ -1,0 +1,1 @@
+"""The documents of a release: cards, datasheet, licence and the Croissant description."""

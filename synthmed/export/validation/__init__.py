@@ -1,0 +1,1 @@
+"""What the field's validators say about a release."""
