@@ -18,9 +18,9 @@ from synthmed.evaluation.utility import measure_utility
 from synthmed.files import read_json, write_json
 from synthmed.models.checkpoint import load_autoencoder
 from synthmed.models.devices import resolve_device
+from synthmed.pictures import montage
 from synthmed.prepare.prepared import load_space, load_split
 from synthmed.prepare.space import Space
-from synthmed.show import montage
 
 SCHEMA = "synthmed-evaluation/1"
 
@@ -77,7 +77,7 @@ def evaluate(
         ),
     }
     picture = out / "montage.png"
-    montage(synthetic.images, synthetic.labels, picture, spacing=space.spacing, title="Synthetic volumes")
+    montage(synthetic.images, synthetic.labels, spacing=space.spacing, title="Synthetic volumes").save(picture)
     write_json(out / "evaluation.json", result)
     return result
 
