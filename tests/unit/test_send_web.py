@@ -15,9 +15,8 @@ import pytest
 from certificates import make_authority
 from sendable import bytes_of, small_release
 from servers import Archive, silent_port, web_service
-from typer.testing import CliRunner, Result
 
-from synthmed.cli import app
+from synthmed.cli import main
 from synthmed.errors import ConfigError, SendIncomplete
 from synthmed.send import Certificates, Patience, Sent, parse_target, send
 from synthmed.send.web import PASSWORD, USER
@@ -207,21 +206,27 @@ def test_https_trusts_the_authority_that_is_named_and_no_other(
             deliver(release, web, certificates=Certificates(authority.file))
 
 
-def test_the_verb_prints_the_count_and_ends_with_the_code(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verb_prints_the_count_and_ends_with_the_code(
+    release: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("synthmed.export.verify", lambda folder, key: [])
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
 
-    def verb(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["send", str(release), "--quiet", *arguments])
+    def verb(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["synthmed", "send", str(release), "--quiet", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, *capsys.readouterr()
 
     with web_service(Archive()) as archive:
-        done = verb("--to", archive.web)
-        assert (done.exit_code, done.stderr) == (0, "")
-        assert done.stdout.startswith(f"8 files sent to {archive.web}, 0 before. The server holds 8 of 8, in 4 series.")
+        code, output, errors = verb("--to", archive.web)
+        assert (code, errors) == (0, "")
+        assert output.startswith(f"8 files sent to {archive.web}, 0 before. The server holds 8 of 8, in 4 series.")
         archive.held.clear()
-        done = verb("--to", archive.web, "--retries", "0")
-    assert isinstance(done.exception, SendIncomplete)
-    assert re.fullmatch(r"http://\S+ confirmed all files and does not hold them all; .*", str(done.exception))
-    assert isinstance(verb("--to", "nowhere").exception, ConfigError)
+        code, _, errors = verb("--to", archive.web, "--retries", "0")
+    assert code == 9
+    assert re.fullmatch(r"synthmed: http://\S+ confirmed all files and does not hold them all; .*\n", errors)
+    assert verb("--to", "nowhere")[0] == 2
 
 
 def test_the_verb_refuses_what_does_not_verify(release: Path) -> None:
