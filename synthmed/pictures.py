@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from synthmed.errors import InputError
 from synthmed.files import atomic_path
+from synthmed.sections import centre_of as centre_of
 from synthmed.volume import Volume, reorient
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def show(
     volume : Volume, or array of shape (I, J, K) or (1, I, J, K)
         An array's axes run to right, front and top (RAS); a `Volume` is turned so.
     label : the same, or None
-        Class index, background 0. The planes pass through its middle.
+        Class index, background 0. The planes pass where most of it is seen.
     spacing : tuple of float, mm, optional
         Of an array; default 1 mm.
     names : mapping of label value to structure, optional
@@ -149,7 +150,7 @@ def montage(
 ) -> Picture:
     """Draw the three planes of each volume, with the outline of its labels, on one grey scale.
 
-    The planes pass through the middle of the label, or of the grid where there is none.
+    The planes pass where most of the label is seen, or through the middle of the grid where there is none.
 
     Parameters
     ----------
@@ -182,15 +183,6 @@ def montage(
     if title:
         figure.suptitle(title, color="white", fontsize=10)
     return Picture(figure)
-
-
-def centre_of(mask: NDArray[Any] | None, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return the voxel the planes pass through: the label's rounded centroid, else the middle of the grid."""
-    if mask is None or not mask.any():
-        i, j, k = (side // 2 for side in shape)
-    else:
-        i, j, k = (round(float(c)) for c in np.argwhere(mask).mean(axis=0))
-    return i, j, k
 
 
 def _oriented(volume: Volume | ArrayLike, spacing: Spacing | None) -> tuple[NDArray[Any], Spacing]:

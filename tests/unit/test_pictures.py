@@ -127,10 +127,12 @@ def test_a_pair_shows_where_two_differ(scans):
         pair(first, first[1:])
 
 
-def test_centre_is_the_labels_centroid_or_the_middle():
-    mask = np.zeros((10, 10, 10), bool)
-    mask[2:5, 6, 8] = True
+def test_planes_pass_where_most_is_seen():
+    mask = np.zeros((10, 10, 10), np.uint8)
+    mask[2:5, 6, 8] = 1
     assert centre_of(mask, mask.shape) == (3, 6, 8)
+    mask[4:6, 3, 8] = 2
+    assert centre_of(mask, mask.shape) == (4, 6, 8), "both structures are in section 4 alone"
     assert centre_of(np.zeros((4, 6, 8), bool), (4, 6, 8)) == (2, 3, 4)
     assert centre_of(None, (4, 6, 8)) == (2, 3, 4)
 
