@@ -22,13 +22,14 @@ LAYERS = (
     {"volume", "files", "config", "io"},
     {"cohort"},
     {"prepare", "models", "diffusion"},
-    {"training", "sampling", "evaluation"},
+    {"training", "sampling", "evaluation", "report"},
     {"export", "bundle"},
     {"pipeline", "send"},
+    {"run_report"},
     {"cli"},
 )
 LAYER_OF = {f"synthmed.{name}": layer for layer, names in enumerate(LAYERS) for name in names}
-MAY_IMPORT_PRIVACY = {"export", "report", "pipeline", "demo", "cli"}
+MAY_IMPORT_PRIVACY = {"export", "pipeline", "demo", "cli"}
 HEAVY = ("torch", "monai", "highdicom", "skimage", "matplotlib", "pynetdicom", "dicomweb_client")
 
 
