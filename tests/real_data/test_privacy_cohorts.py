@@ -22,7 +22,7 @@ from privacy.embedding import LESSONS
 from privacy.planted import DISGUISES
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
-SETS = {"brain": ("ixi_2mm", (30, 20, 24)), "pet": ("sts_petct", (16, 11, 13))}
+SETS = {"brain": ("ixi_2mm", (30, 20, 24)), "pet": ("sts_petct", (26, 14, 11))}
 COPIED, DISGUISE = 4, "mixture"
 
 
