@@ -51,8 +51,8 @@ def error_document(verb: str, exit_code: int, error: BaseException) -> str:
     """Return the JSON document of a verb that failed."""
     parts = {name: str(getattr(error, name, "")) for name in ("what", "found", "expected", "next_step")}
     if not parts["what"]:
-        # The parser's own errors keep their line in `message`.
-        parts["what"] = " ".join(str(getattr(error, "message", "") or error).split()) or type(error).__name__
+        message = error.format_message() if hasattr(error, "format_message") else str(error)  # the parser's own, or not
+        parts["what"] = " ".join(message.split()) or type(error).__name__
     return _dump(verb, exit_code, None, parts)
 
 

@@ -100,10 +100,8 @@ def plan(content: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     InputError
         If the cohort fits the machine at no sensible spacing.
     """
-    large = machine.device == "cuda" and machine.training_gib >= 16
     proposed: dict[str, Any] = {
-        "autoencoder": {"channels": [64, 128, 256] if large else [32, 64, 128], "latent_channels": 64},
-        "denoiser": {"kind": "transformer", "width": 512 if large else 256, "depth": 12 if large else 6},
+        **networks(machine),
         "preprocess": {"orientation": "RAS", **_normalisation(content)},
     }
     spacing = [max(round(s, 2), 0.01) for s in content["spacing_mm"]["median"]]
@@ -116,6 +114,15 @@ def plan(content: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     else:
         raise InputError("No plan fits this machine", found=str(machine), next_step="Use a machine with more memory")
     return _largest_batch(proposed, content, machine)
+
+
+def networks(machine: Machine) -> dict[str, Any]:
+    """Return the sections of the two networks that suit a machine."""
+    large = machine.device == "cuda" and machine.training_gib >= 16
+    return {
+        "autoencoder": {"channels": [64, 128, 256] if large else [32, 64, 128], "latent_channels": 64},
+        "denoiser": {"kind": "transformer", "width": 512 if large else 256, "depth": 12 if large else 6},
+    }
 
 
 def estimate_memory(config: Config, content: Mapping[str, Any]) -> Memory:
