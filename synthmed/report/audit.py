@@ -14,6 +14,7 @@ from synthmed.report.markup import (
     details,
     element,
     figure,
+    interval,
     join,
     number,
     paragraph,
@@ -24,6 +25,10 @@ from synthmed.report.markup import (
 
 IDENTITY = 1.0  # the score from which a sample counts as a recognisable copy
 _BINS = 24
+_PAIRS = (
+    "The samples nearest to a patient are drawn beside that patient's scan on the steward's page alone, which "
+    "synthmed report --with-real-pairs writes: it shows real scans and stays at home."
+)
 _RISKS = {
     "linkability": "Link two halves of a scan",
     "inference": "Tell one half of a scan from the other",
@@ -45,6 +50,7 @@ def audit_section(facts: Facts) -> Markup:
     measured = audit.get("measurements", {})
     parts = [
         *_scores(facts, measured),
+        paragraph(_PAIRS),
         *_membership(measured),
         *_risks(measured, audit.get("policy", {}).get("thresholds", {})),
         *_power(audit),
@@ -111,11 +117,11 @@ def _membership(measured: Mapping[str, Any]) -> Iterator[Markup]:
         if _is_number(auc) and _is_number(low) and _is_number(high):
             drawn = strip(low, auc, high, (0, 1), mark=0.5)
             p = number(measured.get(f"{key}_p"))
-            rows.append((text, f"{number(auc)} ({number(low)} to {number(high)})", drawn, p))
+            rows.append((text, interval(auc, low, high), drawn, p))
     expected = measured.get("member_share_expected")
     for depth, found in zip(measured.get("member_share_depth", []), measured.get("member_share", []), strict=False):
         drawn = strip(found, found, found, (0, 1), mark=expected)
-        text = "Share of samples nearest to training" + ("" if depth == 1 else f", closest {share(depth)}")
+        text = "Share of samples nearest to training" + ("" if depth == 1 else f", closest {100 * depth:.0f} %")
         rows.append((text, f"{number(found)} (by chance {number(expected)})", drawn, ""))
     if not rows:
         return
@@ -135,7 +141,7 @@ def _risks(measured: Mapping[str, Any], thresholds: Mapping[str, float]) -> Iter
             rates = [measured.get(f"{key}_{who}_rate") for who in ("train", "control")]
             shown = [share(rate) if _is_number(rate) else "-" for rate in rates]
             drawn = strip(low, value, high, (0, 1), mark=thresholds.get(f"max_{key}_risk"))
-            rows.append((text, *shown, f"{number(value)} ({number(low)} to {number(high)})", drawn))
+            rows.append((text, *shown, interval(value, low, high), drawn))
     if rows:
         yield element("h3", "What do the samples let an attacker do?")
         yield paragraph(

@@ -96,3 +96,9 @@ def number(value: float | int | None, digits: int = 3) -> str:
 def share(value: float) -> str:
     """Return a share as a percentage."""
     return f"{100 * value:.1f} %"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Return a figure with the ends of its interval, three significant digits each."""
+    figure, *ends = (f"{v:#.3g}".rstrip(".") for v in (value, low, high))
+    return f"{figure} ({ends[0]} to {ends[1]})"

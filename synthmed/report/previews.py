@@ -20,6 +20,7 @@ MOST_VOLUMES = 12
 MOST_VOXELS = 64**3
 MOST_CLASSES = 256
 _PANE = 150  # pixels of the longest edge of a plane in the montage
+_MARGIN = 12
 _GREY = (0.5, 99.5)  # percentiles that become black and white
 
 
@@ -124,14 +125,14 @@ def encode(previews: Sequence[Preview], structures: Sequence[str]) -> dict[str, 
     }
 
 
-def montage_png(previews: Sequence[Preview], columns: int = 4) -> bytes:
+def montage_png(previews: Sequence[Preview], columns: int = 3) -> bytes:
     """Draw the three planes through the middle of each preview's label, with the label laid over, as a PNG."""
     from PIL import Image
 
     window = grey_window(previews)
     tiles = [_tile(p, window) for p in previews]
     columns = min(columns, len(tiles))
-    height, width = max(t.shape[0] for t in tiles), max(t.shape[1] for t in tiles)
+    height, width = tiles[0].shape[0] + _MARGIN, tiles[0].shape[1] + _MARGIN
     sheet = np.zeros((-(-len(tiles) // columns) * height, columns * width, 3), np.uint8)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
@@ -168,15 +169,15 @@ def _classes(label: NDArray[Any], values: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _majority(classes: NDArray[np.uint8], factors: tuple[int, ...]) -> NDArray[np.uint8]:
-    blocks = _blocks(classes, factors)
-    values = np.unique(blocks)[::-1]  # of two equally frequent values the structure wins
-    best = np.zeros(blocks.shape[::2], np.int64) - 1
-    out = np.zeros(best.shape, np.uint8)
-    for value in values:
-        count = (blocks == value).sum(axis=(1, 3, 5))
-        out[count > best] = value
-        best = np.maximum(best, count)
-    return out
+    """Halve axes again and again; each voxel takes the class that most of its block has, of equals a structure."""
+    while max(factors) > 1:
+        step = tuple(min(2, factor) for factor in factors)
+        blocks = np.moveaxis(_blocks(classes, step), (1, 3, 5), (0, 1, 2))
+        cells = blocks.reshape(-1, *blocks.shape[3:])
+        votes = np.stack([2 * (cells == cell).sum(axis=0, dtype=np.uint8) + (cell > 0) for cell in cells])
+        classes = np.take_along_axis(cells, votes.argmax(axis=0)[None], axis=0)[0]
+        factors = tuple(factor // by for factor, by in zip(factors, step, strict=True))
+    return classes
 
 
 def _pack(array: NDArray[np.uint8]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from synthmed.report.charts import strip
 from synthmed.report.facts import Facts
-from synthmed.report.markup import Content, Markup, element, number, paragraph, section, share, table
+from synthmed.report.markup import Content, Markup, element, interval, number, paragraph, section, share, table
 
 _FEATURES = {"random_convolutions": "random convolutions", "radiomics": "radiomics"}
 _DISTANCES = {"kid": "Kernel distance (KID)", "frechet": "Fréchet distance"}
@@ -123,4 +123,4 @@ def _strip(found: Mapping[str, Any], span: tuple[float, float], mark: float) -> 
 
 
 def _interval(figure: Mapping[str, Any]) -> str:
-    return f"{number(figure['value'])} ({number(figure['low'])} to {number(figure['high'])})"
+    return interval(figure["value"], figure["low"], figure["high"])
