@@ -156,6 +156,7 @@ def _audit(run: Run, out: Path, progress: bool) -> None:
 
 def _export(run: Run, out: Path, progress: bool) -> None:
     from synthmed.export import approve, export
+    from synthmed.training.journal import read_log
 
     # A kill between the release's rename and the manifest leaves a release that no manifest vouches for.
     shutil.rmtree(out / "release", ignore_errors=True)
@@ -176,6 +177,7 @@ def _export(run: Run, out: Path, progress: bool) -> None:
         audit_dir=audit,
         run=run.config,
         evaluation=read_json(measured) if measured.is_file() else None,
+        training={name: read_log(run.stage(name)) for name in ("autoencoder", "denoiser")},
     )
 
 

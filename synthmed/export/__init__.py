@@ -26,6 +26,7 @@ from synthmed.export.signing import say_on_stderr, signing_key
 from synthmed.export.validation.running import describe_failures, validate_release
 from synthmed.export.verify import REPORT, digest_files, verify
 from synthmed.files import atomic_directory, write_json, write_text
+from synthmed.report import Log
 
 __all__ = [
     "EXPORTERS",
@@ -52,6 +53,7 @@ def export(
     audit_dir: Path,
     run: Config | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    training: Mapping[str, Log] | None = None,
     say: Callable[[str], None] = say_on_stderr,
 ) -> Path:
     """Write a release, sign it, check it, and only then give it its name.
@@ -74,7 +76,9 @@ def export(
     run : Config, optional
         The settings that made the samples, for the statement of provenance and the model card.
     evaluation : mapping, optional
-        ``evaluation.json`` of the run, for the model card.
+        ``evaluation.json`` of the run, for the model card and the page.
+    training : mapping of str to rows, optional
+        Stage -> its ``log.csv`` as `synthmed.training.journal.read_log` returns it, for the page.
     say : callable
         Receives a line if a signing key had to be made, and one about the validators if they were asked for.
 
@@ -107,7 +111,7 @@ def export(
     with atomic_directory(out) as part:
         columns = _write(cohort, part, config, audit_dir)
         report = parse_report((part / REPORT).read_text(encoding="utf-8"))
-        write_documents(part, config, cohort, report, columns, run=run, evaluation=evaluation)
+        write_documents(part, config, cohort, report, columns, run=run, evaluation=evaluation, training=training)
         if config.validate_with_tools:
             _validate(part, say)
         seal(part, _digests(part), predicate(cohort, settings, part), key)

@@ -15,6 +15,7 @@ from synthmed.export.approval import parse_report
 from synthmed.export.bids import IMAGE_SUFFIX, LABELS
 from synthmed.export.bids import ROOT as BIDS
 from synthmed.export.dicom.check import check_dicom
+from synthmed.export.documents.page import PAGE
 from synthmed.export.findings import Finding
 from synthmed.export.gate import GATE, gate_findings
 from synthmed.export.nifti import CHANNEL, ROOT, read_header
@@ -27,7 +28,7 @@ REPORT = "audit/report.json"
 _THREADS = min(16, 2 * (os.cpu_count() or 1))
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _DOCUMENTS = ("README.md", "LICENSE", "DATASHEET.md", "MODEL_CARD.md", "croissant.json")
-_REQUIRED = (*_DOCUMENTS, "cases.csv", REPORT, "audit/report.md", GATE)
+_REQUIRED = (*_DOCUMENTS, "cases.csv", REPORT, "audit/report.md", PAGE, GATE)
 
 
 def verify(release: Path, key: Path | None = None) -> list[Finding]:

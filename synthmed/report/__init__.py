@@ -5,8 +5,8 @@ It knows nothing of approvals, releases or runs; whoever has such facts passes t
 
 from __future__ import annotations
 
-from synthmed.report.facts import Facts
+from synthmed.report.facts import Facts, Log
 from synthmed.report.page import render_report
 from synthmed.report.previews import Preview, chosen, preview, preview_of_files
 
-__all__ = ["Facts", "Preview", "chosen", "preview", "preview_of_files", "render_report"]
+__all__ = ["Facts", "Log", "Preview", "chosen", "preview", "preview_of_files", "render_report"]

@@ -45,10 +45,9 @@ def _utility(utility: Mapping[str, Any]) -> Iterator[Markup]:
         real = _dice(sets["trtr"], key)
         for name, found in sets.items():
             dice = _dice(found, key)
+            size = f", {found['n_training']} scans" if "n_training" in found else ""
             drawn = strip(dice["low"], dice["value"], dice["high"], (0, 1), mark=real["value"])
-            rows.append(
-                (key.capitalize(), f"{_SETS.get(name, name)}, {found['n_training']} scans", _interval(dice), drawn)
-            )
+            rows.append((key.capitalize(), f"{_SETS.get(name, name)}{size}", _interval(dice), drawn))
     yield paragraph(
         "A segmenter is trained on each set and tested on held-out patients. The upright line is what training on real "
         "scans reaches, the ceiling for a synthetic set."

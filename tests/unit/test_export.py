@@ -43,6 +43,7 @@ def test_layout(made: Made, tmp_path: Path) -> None:
         "audit",
         "audit/report.json",
         "audit/report.md",
+        "audit/report.html",
         "audit/gate.json",
         "nifti",
         "nifti/dataset.json",
@@ -128,7 +129,7 @@ def test_a_volume_without_the_mark_is_refused(tmp_path: Path) -> None:
     write_volume(file, Volume(phantom_image(4)[None], oblique_affine()), description="")
     write_table(samples, read_table(samples))
     made = Made(samples, make_audit(tmp_path / "audit", samples))
-    with pytest.raises(ReleaseRefused, match=r"synthetic_0004_0000\.nii\.gz: descrip does not begin with SYNTHETIC"):
+    with pytest.raises(ReleaseRefused, match=r"synthetic_0004_0000\.nii\.gz: descrip is not SYNTHETIC"):
         made.release(tmp_path / "out" / "release")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from synthmed.export.approval import approve, read_report
 from synthmed.export.bids import write_bids
 from synthmed.export.cohort import open_approved
 from synthmed.export.documents.licence import hub_fields, render_license, spdx_address
+from synthmed.export.documents.page import PAGE
 from synthmed.export.documents.writing import write_documents
 from synthmed.export.nifti import write_nifti
 
@@ -46,7 +48,7 @@ EVALUATION: dict[str, Any] = {
 
 def documents(made: Made, part: Path, config: ExportConfig | None = None, **known: Any) -> dict[str, str]:
     """Write the documents of a NIfTI and BIDS release; return their text."""
-    part.mkdir()
+    (part / "audit").mkdir(parents=True)
     settings = config or ExportConfig()
     cohort = open_approved(made.samples, approve(made.samples, made.report, "default"))
     columns: dict[str, dict[str, str]] = {s.name: {} for s in cohort.samples}
@@ -55,14 +57,15 @@ def documents(made: Made, part: Path, config: ExportConfig | None = None, **know
             columns[case] |= cells
     (part / "cases.csv").write_text("case,seed\nsynthetic_0000,1000\n")
     write_documents(part, settings, cohort, read_report(made.report), columns, **known)
-    return {file.name: file.read_text() for file in part.iterdir() if file.is_file()}
+    return {file.name: file.read_text() for file in (*part.iterdir(), part / PAGE) if file.is_file()}
 
 
 def test_the_same_input_gives_the_same_documents(made: Made, tmp_path: Path) -> None:
     known = {"run": Config(), "evaluation": EVALUATION}
     first = documents(made, tmp_path / "a", **known)
     assert first == documents(made, tmp_path / "b", **known)
-    assert set(first) == {"README.md", "LICENSE", "DATASHEET.md", "MODEL_CARD.md", "croissant.json", "cases.csv"}
+    written = {"README.md", "LICENSE", "DATASHEET.md", "MODEL_CARD.md", "croissant.json", "report.html"}
+    assert set(first) == written | {"cases.csv"}
     described = {d["@id"] for d in json.loads(first["croissant.json"])["distribution"]}
     assert {"README.md", "DATASHEET.md", "MODEL_CARD.md", "cases.csv"} <= described
 
@@ -105,6 +108,16 @@ def test_model_card_has_settings_and_figures_where_they_are_known(made: Made, tm
     ):
         assert line in card
     assert "159.9" not in card  # what real patients' organs measure stays home
+
+
+def test_the_page_has_what_is_known_and_nothing_of_real_organs(made: Made, tmp_path: Path) -> None:
+    logs = {"denoiser": [{"step": "5", "train_loss": "0.4", "holdout_loss": "0.5", "seconds": "77.125"}]}
+    page = documents(made, tmp_path / "part", run=Config(), evaluation=EVALUATION, training=logs)["report.html"]
+    for words in ("0.700 (0.650 to 0.750)", "0.0200 (0.0100 to 0.0300)", "memorisation gap 0.1", "Wilson 1927", "PASS"):
+        assert words in page
+    assert "6 of 6 synthetic volumes" in page
+    for words in ("159.9", "160 (", "156", "77.1"):
+        assert words not in re.sub(r'src="data:[^"]*"|<script.*?</script>', "", page, flags=re.DOTALL)
 
 
 def test_model_card_does_not_make_up_what_it_was_not_told(made: Made, tmp_path: Path) -> None:

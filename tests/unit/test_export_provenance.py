@@ -50,7 +50,7 @@ def test_predicate_names_models_policy_audit_and_software(with_models: Made, tmp
     assert parameters["configuration"]["sampling"]["guidance_scale"] == 1.5
     records = {item["name"]: item["digest"]["sha256"] for item in predicate["runDetails"]["byproducts"]}
     assert records["audit/report.json"] == digest(with_models.report)
-    assert set(records) == {"audit/gate.json", "audit/report.json", "audit/report.md"}
+    assert set(records) == {"audit/gate.json", "audit/report.html", "audit/report.json", "audit/report.md"}
     versions = predicate["runDetails"]["builder"]["version"]
     assert versions["synthmed"] == __version__
     assert set(versions) == {"synthmed", "torch", "monai"}

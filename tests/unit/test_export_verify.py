@@ -61,7 +61,7 @@ def test_it_may_be_moved_and_renamed(release: Path, tmp_path: Path) -> None:
 def all_files() -> list[str]:
     volumes = [f"nifti/imagesTr/synthetic_000{i}_0000.nii.gz" for i in range(6)]
     volumes += [f"nifti/labelsTr/synthetic_000{i}.nii.gz" for i in range(6)]
-    audit = ["audit/gate.json", "audit/report.json", "audit/report.md"]
+    audit = ["audit/gate.json", "audit/report.html", "audit/report.json", "audit/report.md"]
     documents = ["README.md", "LICENSE", "DATASHEET.md", "MODEL_CARD.md", "croissant.json"]
     return [*volumes, *audit, *documents, "cases.csv", "nifti/dataset.json", "nifti/datalist.json"]
 
@@ -130,14 +130,14 @@ def test_a_checksum_that_leads_outside_is_refused(release: Path, name: str) -> N
     (release.parent / "outside.txt").write_text("x")
     with (release / "SHA256SUMS").open("a") as stream:
         stream.write(f"{digest(release.parent / 'outside.txt')}  {name}\n")
-    assert set(problems(release)) == {f"SHA256SUMS: line 24 leads outside the release: {name}", *FORGED}
+    assert set(problems(release)) == {f"SHA256SUMS: line 25 leads outside the release: {name}", *FORGED}
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("nonsense", "SHA256SUMS: line 24 is not a checksum and a name"),
-        ("", "SHA256SUMS: line 24 is not a checksum and a name"),
+        ("nonsense", "SHA256SUMS: line 25 is not a checksum and a name"),
+        ("", "SHA256SUMS: line 25 is not a checksum and a name"),
         ("0" * 64 + "  cases.csv", "cases.csv: is listed twice in SHA256SUMS"),
         ("0" * 64 + "  gone.txt", "gone.txt: is missing"),
     ],
@@ -277,7 +277,7 @@ def test_a_volume_without_the_mark_and_one_that_is_none(release: Path) -> None:
     write_volume(release / IMAGE, Volume(phantom_image(2)[None], oblique_affine()), description="scan")
     (release / LABEL).write_bytes(b"no volume")
     found = problems(release)
-    assert f"{IMAGE}: descrip does not begin with SYNTHETIC" in found
+    assert f"{IMAGE}: descrip is not SYNTHETIC" in found
     assert any(line.startswith(f"{LABEL}: is not a readable NIfTI-1 volume") for line in found)
 
 

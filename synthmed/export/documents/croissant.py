@@ -26,13 +26,14 @@ FILE = "croissant.json"
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
 _MEDIA_TYPES = {
     ".csv": "text/csv",
+    ".html": "text/html",
     ".json": "application/json",
     ".md": "text/markdown",
     ".tsv": "text/tab-separated-values",
 }
 _FILES = (
     "cases.csv", "README.md", "DATASHEET.md", "MODEL_CARD.md", "audit/report.json", "audit/report.md",
-    "audit/gate.json", "nifti/dataset.json", "nifti/datalist.json", "bids/participants.tsv",
+    "audit/report.html", "audit/gate.json", "nifti/dataset.json", "nifti/datalist.json", "bids/participants.tsv",
     "bids/derivatives/labels/dseg.tsv",
 )  # fmt: skip
 _NIFTI, _DICOM = ["application/gzip"], ["application/dicom", "image/dicom"]  # mlcroissant reads the latter

@@ -14,8 +14,7 @@ from synthmed.export.documents.markdown import numbers
 from synthmed.export.provenance import public_configuration
 from synthmed.export.samples import FACTS, Description
 from synthmed.files import write_text
-from synthmed.report import Facts, Preview, chosen, preview_of_files, render_report
-from synthmed.report.facts import Log
+from synthmed.report import Facts, Log, Preview, chosen, preview_of_files, render_report
 
 PAGE = "audit/report.html"
 
@@ -52,7 +51,7 @@ def write_page(
         title=config.title,
         audit=report,
         audit_rows=audit_rows(report, numbers(approval.policy["thresholds"])),
-        evaluation=evaluation,
+        evaluation=_for_release(evaluation),
         training=training or {},
         previews=_previews(cohort),
         number_of_volumes=len(cohort.samples),
@@ -62,6 +61,11 @@ def write_page(
         digests=model_digests(description) | {"policy": str(approval.policy["sha256"]), **approval.records},
     )
     write_text(part / PAGE, render_report(facts))
+
+
+def _for_release(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Leave out what real patients' organs measure, which stays home."""
+    return None if evaluation is None else {key: value for key, value in evaluation.items() if key != "labels"}
 
 
 def structures(description: Description) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ from synthmed.export.documents.croissant import write_croissant
 from synthmed.export.documents.datasheet import render_datasheet
 from synthmed.export.documents.licence import render_license
 from synthmed.export.documents.model_card import render_model_card
+from synthmed.export.documents.page import write_page
 from synthmed.files import write_text
+from synthmed.report import Log
 
 
 def write_documents(
@@ -25,8 +27,9 @@ def write_documents(
     *,
     run: Config | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    training: Mapping[str, Log] | None = None,
 ) -> None:
-    """Write README.md, LICENSE, DATASHEET.md, MODEL_CARD.md and, over all that lies there then, croissant.json.
+    """Write the cards, the licence, ``audit/report.html`` and, over all that lies there then, croissant.json.
 
     Parameters
     ----------
@@ -41,10 +44,13 @@ def write_documents(
     run : Config, optional
         The settings that the models were trained with, for the model card.
     evaluation : mapping, optional
-        ``evaluate/evaluation.json`` of the run, for the model card.
+        ``evaluate/evaluation.json`` of the run, for the model card and the page.
+    training : mapping of str to rows, optional
+        Stage -> its ``log.csv``, for the page.
     """
     write_text(part / "README.md", render_card(config, cohort, report, columns))
     write_text(part / "LICENSE", render_license(config))
     write_text(part / "DATASHEET.md", render_datasheet(config, cohort, report, columns))
     write_text(part / "MODEL_CARD.md", render_model_card(config, cohort, report, run=run, evaluation=evaluation))
+    write_page(part, config, cohort, report, run=run, evaluation=evaluation, training=training)
     write_croissant(part, config, cohort, columns)
