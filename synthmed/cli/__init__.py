@@ -15,7 +15,14 @@ from typing import NoReturn
 
 import typer
 
-from synthmed.cli import doctor, making, releasing, sending, sharing  # noqa: F401 (their verbs register themselves)
+from synthmed.cli import (  # noqa: F401 (their verbs register themselves)
+    doctor,
+    making,
+    releasing,
+    reporting,
+    sending,
+    sharing,
+)
 from synthmed.cli.answer import FLAG, Answer, error_document
 from synthmed.cli.app import EXIT_CODES, app
 from synthmed.errors import EXIT_BUG, EXIT_INTERRUPTED
