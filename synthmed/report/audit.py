@@ -79,7 +79,7 @@ def _scores(facts: Facts, measured: Mapping[str, Any]) -> Iterator[Markup]:
             for text, value in known.items()
         ]
         rows.append(("A recognisable copy", f"{number(IDENTITY)} or more", ""))
-        yield table("Scores, and the threshold of identity as an upright line", ("Score", "Value", ""), rows)
+        yield table("Scores, and the threshold of identity as an upright line", ("Score", "Value", "Drawn"), rows)
 
 
 def _distributions(scores: Mapping[str, Sequence[float]], known: Mapping[str, float]) -> Markup:
@@ -130,7 +130,9 @@ def _membership(measured: Mapping[str, Any]) -> Iterator[Markup]:
         "An attacker who holds a scan guesses whether its patient was in the training set. An AUC of 0.5 is a "
         "coin; the upright line marks what chance gives."
     )
-    yield table("Membership: area under the curve with its interval, and shares", ("Attack", "Found", "", "p"), rows)
+    yield table(
+        "Membership: area under the curve with its interval, and shares", ("Attack", "Found", "Drawn", "p"), rows
+    )
 
 
 def _risks(measured: Mapping[str, Any], thresholds: Mapping[str, float]) -> Iterator[Markup]:
@@ -148,7 +150,7 @@ def _risks(measured: Mapping[str, Any], thresholds: Mapping[str, float]) -> Iter
             "The same attack on training patients and on held-out ones. What it gains on the former is the risk, "
             "from 0 to 1; the lower end of its interval must not exceed the upright line."
         )
-        head = ("Attack", "Succeeds on training", "On held-out", "Risk and its interval", "")
+        head = ("Attack", "Succeeds on training", "On held-out", "Risk and its interval", "Drawn")
         yield table("Linkability and inference", head, rows)
 
 
@@ -174,7 +176,7 @@ def _power(audit: Mapping[str, Any]) -> Iterator[Markup]:
         (name.replace("_", " ").capitalize(), share(found), strip(0, found, found, (0, 1), mark=least))
         for name, found in disguises.items()
     ]
-    yield table("Planted copies found, by disguise", ("Disguise", "Found", ""), rows)
+    yield table("Planted copies found, by disguise", ("Disguise", "Found", "Drawn"), rows)
 
 
 def _carried(audit: Mapping[str, Any]) -> Iterator[Markup]:

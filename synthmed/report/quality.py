@@ -52,7 +52,7 @@ def _utility(utility: Mapping[str, Any]) -> Iterator[Markup]:
         "A segmenter is trained on each set and tested on held-out patients. The upright line is what training on real "
         "scans reaches, the ceiling for a synthetic set."
     )
-    yield table("Dice on held-out patients, by structure", ("Structure", "Trained on", "Dice", ""), rows)
+    yield table("Dice on held-out patients, by structure", ("Structure", "Trained on", "Dice", "Drawn"), rows)
     if utility.get("ratio"):
         ratio = utility["ratio"]
         yield paragraph(f"Synthetic training reaches {_interval(ratio)} of what real training reaches.")
@@ -78,7 +78,7 @@ def _distances(distance: Mapping[str, Any]) -> Iterator[Markup]:
             "Distance between the synthetic and the held-out set; smaller is better. The floor is the distance of "
             "training scans from held-out ones: no generator needs to be closer."
         )
-        yield table("Distances with their floor", ("Distance", "Synthetic", "Floor (real)", ""), rows)
+        yield table("Distances with their floor", ("Distance", "Synthetic", "Floor (real)", "Drawn"), rows)
 
 
 def _diversity(diversity: Mapping[str, Any]) -> Iterator[Markup]:
@@ -90,7 +90,7 @@ def _diversity(diversity: Mapping[str, Any]) -> Iterator[Markup]:
             ("Synthetic", _interval(found), _strip(found, (0, 1), real["value"])),
             ("Real", _interval(real), _strip(real, (0, 1), real["value"])),
         ]
-        yield table("Similarity of pairs", ("Set", "MS-SSIM", ""), rows)
+        yield table("Similarity of pairs", ("Set", "MS-SSIM", "Drawn"), rows)
 
 
 def _labels(labels: Mapping[str, Any]) -> Iterator[Markup]:
