@@ -139,7 +139,7 @@ def montage_png(previews: Sequence[Preview], columns: int = 3) -> bytes:
         y, x = row * height, column * width
         sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
     stream = io.BytesIO()
-    Image.fromarray(sheet).save(stream, "PNG", optimize=True)
+    Image.fromarray(sheet).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -181,7 +181,7 @@ def _majority(classes: NDArray[np.uint8], factors: tuple[int, ...]) -> NDArray[n
 
 
 def _pack(array: NDArray[np.uint8]) -> str:
-    return base64.b64encode(zlib.compress(array.tobytes(order="F"), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(array.tobytes(order="F"), 6)).decode("ascii")
 
 
 def _tile(p: Preview, window: tuple[float, float]) -> NDArray[np.uint8]:
