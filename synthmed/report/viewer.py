@@ -11,6 +11,8 @@ from synthmed.report.previews import encode, montage_png
 
 PREVIEWS = "previews"
 _PLANES = ("Sagittal", "Coronal", "Axial")
+_STRUCTURES = '<ul class="legend" id="structures"></ul>'
+_LEGEND = f'<p id="here"></p><details id="legend"><summary>Structures</summary>{_STRUCTURES}</details>'
 _KEYS = (
     "N and P: next and previous volume",
     "O: labels on and off",
@@ -60,7 +62,7 @@ def _viewer(labelled: bool) -> Markup:
     status = '<p id="status" role="status" aria-live="polite"></p>'
     html = (
         f'<div id="viewer" hidden><div class="controls">{buttons}</div>{status}'
-        f'<div class="panes">{panes}</div><ul class="legend" id="structures"></ul></div>'
+        f'<div class="panes">{panes}</div>{_LEGEND if labelled else ""}</div>'
     )
     return join([Markup(html), element("div", bullets(_KEYS), id="keys", class_="note", hidden="hidden")])
 

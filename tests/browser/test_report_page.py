@@ -155,6 +155,13 @@ def test_slices_move_by_keyboard_pointer_and_wheel(visit: Visit) -> None:
     assert visit.page.input_value("#coronal-slice") == "23"
 
 
+def test_the_structure_at_the_cross_is_named(visit: Visit) -> None:
+    for i, j, k, name in ((5, 10, 6, "left"), (15, 10, 6, "right </script>"), (0, 0, 0, "background")):
+        for plane, place in zip(PLANES, (i, j, k), strict=True):
+            visit.page.fill(f"#{plane}-slice", str(place))
+        assert visit.page.inner_text("#here") == f"At the cross: {name}"
+
+
 def test_every_control_is_reached_by_tab(visit: Visit) -> None:
     wanted = {"previous", "volume", "next", "overlay", "opacity", *(f"{plane}-slice" for plane in PLANES)}
     reached = set()
@@ -189,6 +196,23 @@ def test_the_browser_enforces_the_policy(visit: Visit) -> None:
     assert visit.page.evaluate("window.intruder") is None
     assert sum("Content Security Policy" in line for line in visit.errors) == 2
     assert visit.page.evaluate("fetch('https://example.invalid/').then(() => true, () => false)") is False
+
+
+def test_volumes_without_labels_can_be_paged_too(browser: Any, tmp_path: Path) -> None:
+    file = tmp_path / "bare.html"
+    file.write_text(render_report(facts(previews=volumes(3, labelled=False))), encoding="utf-8")
+    visited = Visit(browser.new_page())
+    visited.page.on("pageerror", lambda error: visited.errors.append(str(error)))
+    visited.page.goto(file.as_uri())
+    visited.wait_for("volume 1 of 3")
+    visited.page.keyboard.press("o")
+    visited.page.keyboard.press("n")
+    visited.wait_for("volume 2 of 3")
+    assert visited.pixels("axial")["coloured"] == 0
+    assert visited.pixels("axial")["lit"] > 1000
+    assert visited.page.locator("#overlay").count() == 0
+    assert visited.errors == []
+    visited.page.close()
 
 
 @pytest.mark.parametrize("visit", [{"java_script_enabled": False}], indirect=True)

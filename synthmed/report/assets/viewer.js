@@ -6,6 +6,7 @@
     { id: "axial", axis: 2, across: 0, up: 1, ends: ["L", "R"] },
   ];
   const LONGEST = 320;
+  const MOST_LISTED = 12;
   const byId = (id) => document.getElementById(id);
   const holder = byId("previews");
 
@@ -15,6 +16,7 @@
   if (!holder || typeof DecompressionStream === "undefined") return;
 
   const { volumes, labels } = JSON.parse(holder.textContent);
+  const names = new Map(labels.map((l) => [l.value, l.name]));
   const colours = new Map(labels.map((l) => [l.value, [1, 3, 5].map((k) => parseInt(l.colour.slice(k, k + 2), 16))]));
   const state = { index: 0, at: [0, 0, 0], image: null, label: null };
   const overlay = byId("overlay");
@@ -99,6 +101,13 @@
       slider.setAttribute("aria-valuetext", where);
       canvas.setAttribute("aria-label", `${plane.id} plane of ${volume.name}, ${where}`);
     }
+    if (overlay && state.label) tell();
+  }
+
+  function tell() {
+    const [i, j] = volumes[state.index].shape;
+    const value = state.label[state.at[0] + i * (state.at[1] + j * state.at[2])];
+    byId("here").textContent = `At the cross: ${names.get(value) ?? "background"}`;
   }
 
   async function show(index) {
@@ -162,6 +171,8 @@
 
   function fill() {
     volumes.forEach((volume, index) => byId("volume").add(new Option(volume.name, String(index))));
+    if (!overlay) return;
+    byId("legend").open = labels.length <= MOST_LISTED;
     for (const label of labels) {
       const item = document.createElement("li");
       const swatch = document.createElement("span");
