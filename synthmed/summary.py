@@ -33,7 +33,7 @@ def summarise(run: Run) -> str:
             _format_costs(run),
             f"  Release:       {release}  (signed; check it: synthmed verify {release})",
             f"  Audit:         {run.stage('audit') / 'steward' / 'report.md'}  (names patients: stays home)",
-            f"  Look at them:  {run.stage('evaluate') / 'montage.png'}",
+            f"  Look at them:  {release / 'audit' / 'report.html'}  (one page, for any browser)",
         ]
     )
 

@@ -65,6 +65,7 @@ def test_wheel_holds_what_it_must_and_nothing_else(wheel: Path) -> None:
     for path in ("synthmed", "privacy"):
         expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / path).rglob("*.py")}
         assert expected <= set(names)
+    assert {f"synthmed/report/assets/{name}" for name in ("page.css", "viewer.js")} <= set(names)
     assert {f"synthmed/configs/{p.name}" for p in (ROOT / "configs").glob("*.yaml")} <= set(names)
     assert {f"privacy/policies/{name}.yaml" for name in ("default", "research", "strict")} <= set(names)
     assert {n.split("/")[0].split("-")[0] for n in names} == {"synthmed", "privacy"}

@@ -95,6 +95,7 @@ def _contents(config: ExportConfig, cohort: ApprovedCohort, columns: Mapping[str
         *(_PLACES[name] for name in formats),
         ("`cases.csv`", "one row a case: seed, condition, spacing, files, digests"),
         ("`croissant.json`", "the release described for machines, Croissant 1.1"),
+        ("`audit/report.html`", "start here: verdict, volumes and figures on one page, for any browser"),
         ("`audit/`", "the privacy audit and the gate's decision"),
         *([("`validation/`", "what the validators of these formats said")] if config.validate_with_tools else []),
         ("`DATASHEET.md`, `MODEL_CARD.md`", "what the release is made of, and the model that drew it"),
