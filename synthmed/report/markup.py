@@ -95,7 +95,7 @@ def number(value: float | int | None, digits: int = 3) -> str:
 
 def share(value: float) -> str:
     """Return a share as a percentage."""
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def interval(value: float, low: float, high: float) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthmed.pictures import centre_of, colour
+from synthmed.pictures import colour
+from synthmed.sections import centre_of
 from synthmed.volume import Volume, reorient
 
 MOST_VOLUMES = 12
@@ -113,6 +114,7 @@ def encode(previews: Sequence[Preview], structures: Sequence[str]) -> dict[str, 
                 "name": p.name,
                 "shape": list(p.image.shape),
                 "spacing": [round(edge, 4) for edge in p.spacing],
+                "at": list(centre_of(p.label, p.image.shape)),
                 "image": _pack(grey(p, window)),
                 "label": None if p.label is None else _pack(p.label),
             }

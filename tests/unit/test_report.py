@@ -100,7 +100,15 @@ def test_a_refusal_is_said_as_one(verdict: str, words: str, kind: str) -> None:
 
 def test_the_audit_shows_scores_power_and_risks(page: Page) -> None:
     said = page.text("section", id="audit")
-    for words in ("0.45", "Mixture", "50.0 %", "0.520 (0.440 to 0.600)", "one of 2 copies", "only images/", "a date"):
+    for words in (
+        "0.45",
+        "Mixture",
+        "50.0\N{NO-BREAK SPACE}%",
+        "0.520 (0.440 to 0.600)",
+        "one of 2 copies",
+        "only images/",
+        "a date",
+    ):
         assert words in said
     assert "0.0200 (0.00 to 0.0900)" in said
 
@@ -116,7 +124,13 @@ def test_scores_of_a_run_are_drawn_as_distributions() -> None:
 
 def test_figures_stand_beside_what_real_scans_give(page: Page) -> None:
     said = page.text("section", id="quality")
-    for words in ("synthetic alone, 12 scans", "0.500 (0.400 to 0.600)", "0.123 (0.100 to 0.200)", "25.0 %", "PSNR"):
+    for words in (
+        "synthetic alone, 12 scans",
+        "0.500 (0.400 to 0.600)",
+        "0.123 (0.100 to 0.200)",
+        "25.0\N{NO-BREAK SPACE}%",
+        "PSNR",
+    ):
         assert words in said
 
 

@@ -28,21 +28,6 @@
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
-  function middle(shape, label) {
-    const at = shape.map((side) => side >> 1);
-    if (!label) return at;
-    const sum = [0, 0, 0];
-    let count = 0;
-    for (let n = 0; n < label.length; n += 1) {
-      if (label[n] === 0) continue;
-      sum[0] += n % shape[0];
-      sum[1] += Math.floor(n / shape[0]) % shape[1];
-      sum[2] += Math.floor(n / (shape[0] * shape[1]));
-      count += 1;
-    }
-    return count ? sum.map((s) => Math.round(s / count)) : at;
-  }
-
   function pixels(plane, volume) {
     const [width, height] = [volume.shape[plane.across], volume.shape[plane.up]];
     const strides = [1, volume.shape[0], volume.shape[0] * volume.shape[1]];
@@ -116,7 +101,7 @@
     state.index = wanted;
     const [image, label] = await Promise.all([unpack(volume.image), volume.label ? unpack(volume.label) : null]);
     if (state.index !== wanted) return;
-    Object.assign(state, { image, label, at: middle(volume.shape, label) });
+    Object.assign(state, { image, label, at: [...volume.at] });
     byId("volume").value = String(wanted);
     draw();
     byId("status").textContent = `${volume.name}: volume ${wanted + 1} of ${volumes.length}`;
