@@ -55,3 +55,8 @@ class Facts:
     digests: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     pairs: Sequence[bytes] = ()
+
+    @property
+    def cleared(self) -> bool:
+        """Say whether the audit passed: without that a volume may be a copy of a patient's scan."""
+        return self.audit is not None and self.audit.get("verdict") == "PASS"

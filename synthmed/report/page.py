@@ -24,6 +24,10 @@ from synthmed.report.viewer import viewer_section
 
 REAL = "This page shows scans of real patients. It stays with the data steward and must never be part of a release."
 SYNTHETIC = "Synthetic. Not for clinical use. No scan of a person is on this page."
+UNCLEARED = (
+    "Synthetic, but not cleared by the audit: a volume may be a copy of a patient's scan. Treat this page as you treat "
+    "the scans of patients."
+)
 _SECTIONS = (
     ("verdict", "Verdict"),
     ("volumes", "Volumes"),
@@ -86,7 +90,9 @@ def _title(facts: Facts) -> str:
 
 def _header(facts: Facts) -> Markup:
     links = join((element("a", name, href=f"#{anchor}") for anchor, name in _anchors(facts)), " ")
-    kind = "warning real" if facts.pairs else "warning"
+    warning, kind = (SYNTHETIC, "warning") if facts.cleared else (UNCLEARED, "warning real")
+    if facts.pairs:
+        warning, kind = REAL, "warning real"
     return join(
         [
             element("a", "Skip to the content", href="#content", class_="skip"),
@@ -95,7 +101,7 @@ def _header(facts: Facts) -> Markup:
                 join(
                     [
                         element("h1", facts.title),
-                        paragraph(REAL if facts.pairs else SYNTHETIC, class_=kind),
+                        paragraph(warning, class_=kind),
                         element("nav", links, aria_label="Sections"),
                     ]
                 ),

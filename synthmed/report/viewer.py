@@ -27,8 +27,8 @@ def viewer_section(facts: Facts) -> Markup:
     labelled = any(p.label is not None for p in facts.previews)
     shown = (
         f"{len(facts.previews)} of {facts.number_of_volumes} synthetic volumes, evenly spread over the set and made "
-        "smaller for this page. None is a scan of a person."
-    )
+        "smaller for this page."
+    ) + (" None is a scan of a person." if facts.cleared else "")
     png = base64.b64encode(montage_png(facts.previews)).decode("ascii")
     described = "Three planes each of synthetic volumes" + (", their labels in colour" if labelled else "")
     image = Markup(f'<img class="montage" alt="{described}" src="data:image/png;base64,{png}">')

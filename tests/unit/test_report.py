@@ -96,6 +96,8 @@ def test_a_refusal_is_said_as_one(verdict: str, words: str, kind: str) -> None:
     page = Page(render_report(facts(audit=AUDIT | {"verdict": verdict})))
     assert words in page.text("section", id="verdict")
     assert verdict in page.text("p", **{"class": kind})
+    assert "may be a copy of a patient's scan" in page.text("header")
+    assert "scan of a person" not in page.text("main")
 
 
 def test_the_audit_shows_scores_power_and_risks(page: Page) -> None:
@@ -137,6 +139,15 @@ def test_figures_stand_beside_what_real_scans_give(page: Page) -> None:
 def test_the_gap_of_training_is_named(page: Page) -> None:
     assert "memorisation gap 0.1 (+25.0 %)" in page.text("section", id="training")
     assert len(page.of("polygon", **{"class": "gap"})) == 2
+
+
+def test_volumes_that_nobody_audited_are_not_called_harmless() -> None:
+    page = Page(render_report(facts(audit=None, audit_rows=())))
+    assert "may be a copy of a patient's scan" in page.text("header")
+    assert "scan of a person" not in page.text("body")
+    cleared = Page(render_report(facts()))
+    assert "No scan of a person" in cleared.text("header")
+    assert "None is a scan of a person" in cleared.text("section", id="volumes")
 
 
 def test_settings_versions_digests_and_sources_are_there(page: Page) -> None:
