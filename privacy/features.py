@@ -6,6 +6,7 @@ orientations are compared in the same millimetres.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,8 @@ INNER, OUTER_FINE, OUTER_COARSE = 0.7, 3.0, 1.5  # widths of the neighbourhoods,
 DARK = 0.05  # of the range above the darkest: still margin
 EDGE = 0.25  # share of the nearby brightness where the content ends
 EDGE_WIDTH = 3  # voxels by which its edge is followed
+LEAST_NOISE = DARK / 6  # share of the range that disturbs nothing
+LEFT = 4.0  # deviations of the usual noise by which a margin that was smoothed may rise above the darkest
 LEVELS = 129  # quantiles that ranks are interpolated between
 FLATNESS = 0.1  # share of the typical variance added, so that noise in flat regions is not blown up
 
@@ -37,11 +40,15 @@ class Space:
         Edge of a fine voxel, mm; a coarse voxel is 8/3 of it.
     fine, coarse : tuple of int, (D, H, W)
         Grid shapes; the coarse one has a voxel to spare on each side for the shifts.
+    noise : float
+        What real scans have, as a share of their range; in noisier ones it is smoothed down to that before content is
+        told from margin.
     """
 
     spacing: float
     fine: tuple[int, int, int]
     coarse: tuple[int, int, int]
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -70,30 +77,43 @@ class Features:
         return Features(self.intensity[rows], self.fine[rows], self.coarse[rows], self.centre[rows])
 
 
-def content(volume: Array) -> NDArray[np.bool_]:
+def content(volume: Array, usual_noise: float = np.inf) -> NDArray[np.bool_]:
     """Return the mask of everything but a flat margin that reaches the border.
 
     Zero padding, air round a head and the empty corners of a rotated copy are margin; a dark structure inside is
     content, and so is a crop without any margin, but for dark spots at its border. Noise, blur and gamma hardly move
-    the edge: intensities are first brought to a common power, the margin may be as noisy as the whole volume is, and
-    its edge is where the nearby content falls to a quarter of its brightness.
+    the edge: more than the usual noise is smoothed away, intensities are brought to a common power, the margin may be
+    as noisy as the whole volume is, and its edge is where the nearby content falls to a quarter of its brightness.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (I, J, K)
+    usual_noise : float
+        See `Space.noise`.
     """
+    quiet = quieten(volume, usual_noise)
+    left = 0.0 if quiet is volume else LEFT * max(usual_noise, LEAST_NOISE)
     padding = _padding(volume)
     if 0.05 < padding.mean() < 1 and volume[padding][0] > np.median(volume[~padding]):
-        volume = -volume  # a bright margin round an inverted scan
-    mask = _inside(volume)
+        quiet = -quiet  # a bright margin round an inverted scan
+    mask = _inside(quiet, left)
     if mask.mean() > 0.98:
-        inverse = _inside(-volume)
+        inverse = _inside(-quiet, left)
         mask = inverse if inverse.mean() < 0.9 else mask
     return mask if mask.mean() > 0.05 else np.ones(volume.shape, bool)
 
 
-def _inside(volume: Array) -> NDArray[np.bool_]:
+def _inside(volume: Array, left: float) -> NDArray[np.bool_]:
+    """Say what is inside; `left` is the range of the noise that smoothing left, as a share of that of intensities."""
     unit, padding = _common_power(volume), _padding(volume)
     smooth = ndimage.gaussian_filter(unit, 1.0)
     noise = 1.4826 * float(np.median(np.abs(unit - smooth)))
     low = float(np.percentile(smooth[~padding], 0.2)) if not padding.all() else 0.0
-    dark = np.pad((smooth <= low + max(DARK, noise)) | padding, 3, constant_values=True)
+    dark = (smooth <= low + max(DARK, noise)) | padding
+    if left:
+        plain = ndimage.gaussian_filter(_unit(volume), 1.0)
+        dark |= plain <= np.percentile(plain, 0.2) + left
+    dark = np.pad(dark, 3, constant_values=True)
     labels, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((3, 3, 3)), border_value=1))
     margin = labels == labels[0, 0, 0]
     # The smoothing moved the edge outwards by two or three voxels: follow it back towards the nearby brightness.
@@ -117,22 +137,31 @@ def _common_power(volume: Array) -> Array:
     return unit ** np.float32(np.clip(np.log(0.5) / np.log(bright), 0.25, 4))
 
 
-def quieten(volume: Array) -> Array:
-    """Smooth a noisy volume until six deviations of its noise stay below `DARK`; leave others as they are.
+def noise_of(volume: Array) -> float:
+    """Estimate the standard deviation of white noise, as a share of the range of intensities.
 
-    The noise is estimated by second differences along all axes, which see little else (after Immerkaer 1996, doi
-    10.1006/cviu.1996.0060); a Gaussian of width s leaves (4 pi s^2)^(-3/4) of it.
+    By second differences along all axes, which see little else (after Immerkaer 1996, doi 10.1006/cviu.1996.0060).
     """
     detail = _unit(volume)
     for axis in range(3):
         detail = np.diff(detail, 2, axis)
-    noise = 1.4826 * float(np.median(np.abs(detail))) / 6**1.5 if detail.size else 0.0
-    return ndimage.gaussian_filter(volume, (6 * noise / DARK) ** (2 / 3) / (2 * np.pi**0.5))
+    return 1.4826 * float(np.median(np.abs(detail))) / 6**1.5 if detail.size else 0.0
 
 
-def crop_to_content(volume: Array) -> tuple[Array, NDArray[np.bool_], NDArray[np.float64]]:
+def quieten(volume: Array, usual: float) -> Array:
+    """Smooth a volume with more than the usual noise down to it; leave others as they are.
+
+    A Gaussian of width s voxels leaves (4 pi s^2)^(-3/4) of white noise.
+    """
+    noise, allowed = noise_of(volume), max(usual, LEAST_NOISE)
+    if noise <= allowed:
+        return volume
+    return ndimage.gaussian_filter(volume, (noise / allowed) ** (2 / 3) / (2 * np.pi**0.5))
+
+
+def crop_to_content(volume: Array, usual_noise: float = np.inf) -> tuple[Array, NDArray[np.bool_], NDArray[np.float64]]:
     """Cut a volume and its content mask to the content's bounding box, whose middle comes in voxels off the grid's."""
-    mask = content(volume)
+    mask = content(volume, usual_noise)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     centre = np.array([(side.start + side.stop - n) / 2 for side, n in zip(box, volume.shape, strict=True)])
     return volume[box], mask[box], centre
@@ -150,7 +179,12 @@ def _unit(volume: Array) -> Array:
     return np.clip((volume - low) / max(float(high - low), 1e-12), 0, 1).astype(np.float32)
 
 
-def plan_space(extents: NDArray[np.float64], native: float) -> Space:
+def survey(volume: Array, spacing: tuple[float, ...]) -> tuple[NDArray[np.float64], float]:
+    """Return the size of a real scan's content, mm, and its noise: what `plan_space` needs to know."""
+    return np.array(crop_to_content(volume)[0].shape) * np.asarray(spacing), noise_of(volume)
+
+
+def plan_space(extents: NDArray[np.float64], native: float, noise: Sequence[float]) -> Space:
     """Choose the common grids from the real scans.
 
     Parameters
@@ -159,12 +193,15 @@ def plan_space(extents: NDArray[np.float64], native: float) -> Space:
         Size of each scan's content, mm.
     native : float
         Median voxel edge of the scans, mm; the working grid is never finer.
+    noise : sequence of float
+        Of each scan; all but the noisiest tenth are left as they are.
     """
     spacing = max(native, float(np.median(extents.max(1))) / FINE_CELLS)
     largest = np.percentile(extents, 95, axis=0) * 1.1
     fine = [max(8, int(np.ceil(edge / spacing))) for edge in largest]
     coarse = [max(5, int(np.ceil(edge / spacing / COARSE_STEP))) + 2 for edge in largest]
-    return Space(spacing, (fine[0], fine[1], fine[2]), (coarse[0], coarse[1], coarse[2]))
+    usual = float(np.quantile(noise, 0.9))
+    return Space(spacing, (fine[0], fine[1], fine[2]), (coarse[0], coarse[1], coarse[2]), usual)
 
 
 def to_grid(volume: Array, spacing: tuple[float, ...], step: float, shape: tuple[int, int, int]) -> Array:
@@ -232,7 +269,7 @@ def extract(volume: Array, spacing: tuple[float, ...], space: Space) -> Features
     spacing : tuple of float, mm
     space : Space
     """
-    cut, mask, middle = crop_to_content(quieten(volume))
+    cut, mask, middle = crop_to_content(volume, space.noise)
     centre = torch.from_numpy(middle * spacing / space.spacing).float()[None]
     ranks, unit = rank(cut, mask), _unit(cut)
     inside, fine = _at(ranks, mask, spacing, space.spacing, space.fine, (INNER, OUTER_FINE))

@@ -24,7 +24,7 @@ from privacy.codes import Vectors, assemble, vectors
 from privacy.embedding import LESSONS, cached
 from privacy.errors import InputError, UsageError
 from privacy.evidence import Evidence, gather_evidence
-from privacy.features import Array, Space, crop_to_content, extract, join_features, plan_space, shrink
+from privacy.features import Array, Space, extract, join_features, plan_space, shrink, survey
 from privacy.margins import best, margins
 from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
@@ -243,8 +243,8 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def _common_space(train: Sequence[Scan], holdout: Sequence[Scan], samples: Sequence[Scan]) -> Space:
     """Plan the grids from the real scans; refuse held-out scans or samples that show a field of another size."""
-    extents, held_out = _extents(train), _extents(holdout)
-    for role, others in (("held-out", held_out), ("synthetic", _extents(samples))):
+    (extents, noise), (held_out, held_out_noise) = _survey(train), _survey(holdout)
+    for role, others in (("held-out", held_out), ("synthetic", _survey(samples)[0])):
         ratio = np.median(others, 0) / np.median(extents, 0)
         if ratio.max() > FIELD_RATIO or ratio.min() < 1 / FIELD_RATIO:
             raise InputError(
@@ -254,11 +254,12 @@ def _common_space(train: Sequence[Scan], holdout: Sequence[Scan], samples: Seque
                 next_step="Check voxel sizes and cropping; unlike fields are not compared",
             )
     native = float(np.median([np.median(scan.spacing) for scan in (*train, *holdout)]))
-    return plan_space(np.concatenate([extents, held_out]), native)
+    return plan_space(np.concatenate([extents, held_out]), native, [*noise, *held_out_noise])
 
 
-def _extents(scans: Sequence[Scan]) -> NDArray[np.float64]:
-    return np.array([np.array(crop_to_content(s.array())[0].shape) * s.spacing for s in scans], dtype=np.float64)
+def _survey(scans: Sequence[Scan]) -> tuple[NDArray[np.float64], list[float]]:
+    found = [survey(scan.array(), scan.spacing) for scan in scans]
+    return np.array([extent for extent, _ in found]), [noise for _, noise in found]
 
 
 def _mm(extents: NDArray[np.float64]) -> str:

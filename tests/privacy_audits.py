@@ -18,7 +18,7 @@ from privacy.cleaning import LEAST_SCALE, Cleaned, RealScans, same_person_thresh
 from privacy.codes import Codes, vectors
 from privacy.embedding import learn
 from privacy.evidence import calibrate, null_rows
-from privacy.features import crop_to_content, extract, join_features, plan_space
+from privacy.features import extract, join_features, plan_space, survey
 from privacy.margins import best, margins, weigh
 from privacy.policy import MEMBERSHIP, Policy
 from privacy.records import Scan
@@ -83,8 +83,9 @@ def pool(scans: Sequence[Scan], samples: int, train: int, seed: int = 0) -> Pool
 
     The patients of the rest may be held out, or pose as samples too.
     """
-    extents = np.array([np.array(crop_to_content(s.array())[0].shape) * s.spacing for s in scans], dtype=np.float64)
-    space = plan_space(extents, float(np.median([np.median(s.spacing) for s in scans])))
+    found = [survey(scan.array(), scan.spacing) for scan in scans]
+    native = float(np.median([np.median(scan.spacing) for scan in scans]))
+    space = plan_space(np.array([extent for extent, _ in found]), native, [noise for _, noise in found])
     features = join_features([extract(s.array(), s.spacing, space) for s in scans])
     numbers: dict[str, int] = {}
     patient = np.array([numbers.setdefault(s.patient, len(numbers)) for s in scans])

@@ -19,7 +19,7 @@ from privacy.similarity import Gallery, build_gallery
 
 SHAPE = (18, 22, 16)
 SPACING = (1.0, 1.0, 1.0)
-SPACE = plan_space(np.array([SHAPE], dtype=float), 1.0)
+SPACE = plan_space(np.array([SHAPE], dtype=float), 1.0, [0.0])
 LESSONS = 64  # enough for made-up scans, and quick
 
 

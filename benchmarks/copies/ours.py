@@ -13,7 +13,7 @@ from copies.judging import Problem, Scores, by_threshold
 from privacy.cleaning import RealScans, clean
 from privacy.embedding import learn
 from privacy.evidence import calibrate
-from privacy.features import crop_to_content, extract, join_features, plan_space
+from privacy.features import extract, join_features, plan_space, survey
 from privacy.margins import best, margins
 from privacy.policy import load_policy
 from privacy.similarity import build_gallery
@@ -41,8 +41,9 @@ def _pairs(volumes: Sequence[Volume]) -> list[tuple[np.ndarray, tuple[float, ...
 
 def _real(problem: Problem) -> RealScans:
     volumes = list(chain(problem.train, problem.holdout))
-    extents = np.array([np.array(crop_to_content(v.array)[0].shape) * v.spacing for v in volumes], dtype=np.float64)
-    space = plan_space(extents, float(np.median([np.median(v.spacing) for v in volumes])))
+    found = [survey(volume.array, volume.spacing) for volume in volumes]
+    native = float(np.median([np.median(volume.spacing) for volume in volumes]))
+    space = plan_space(np.array([extent for extent, _ in found]), native, [noise for _, noise in found])
     features = join_features([extract(v.array, v.spacing, space) for v in volumes])
     # In an order that knows no sides.
     order = sorted(range(len(volumes)), key=lambda k: hashlib.sha256(volumes[k].array.tobytes()).hexdigest())

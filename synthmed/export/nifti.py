@@ -148,8 +148,8 @@ def read_header(file: Path) -> tuple[Geometry, list[str]]:
 def _text_problems(header: nib.Nifti1Header) -> list[str]:
     filled = [name for name in _FREE_TEXT if bytes(header[name].item()).strip(b"\0 ")]
     problems = [f"header field {name} holds text" for name in filled]
-    if not bytes(header["descrip"].item()).startswith(MARK):
-        problems.append("descrip does not begin with SYNTHETIC")
+    if bytes(header["descrip"].item()).rstrip(b"\0 ") != MARK:
+        problems.append("descrip is not SYNTHETIC")
     return problems
 
 

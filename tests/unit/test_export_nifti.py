@@ -134,8 +134,9 @@ def test_a_right_header_has_no_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
-        ({"descrip": b"FreeSurfer"}, "descrip does not begin with SYNTHETIC"),
-        ({"descrip": b""}, "descrip does not begin with SYNTHETIC"),
+        ({"descrip": b"FreeSurfer"}, "descrip is not SYNTHETIC"),
+        ({"descrip": b"SYNTHETIC from patient 17"}, "descrip is not SYNTHETIC"),
+        ({"descrip": b""}, "descrip is not SYNTHETIC"),
         ({"aux_file": b"DOE^JANE"}, "header field aux_file holds text"),
         ({"db_name": b"DOE^JANE"}, "header field db_name holds text"),
         ({"intent_name": b"DOE^JANE"}, "header field intent_name holds text"),

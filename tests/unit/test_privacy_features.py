@@ -11,7 +11,17 @@ from privacy_scans import SPACE, features, scan
 from scipy import ndimage
 
 from privacy import planted
-from privacy.features import content, crop_to_content, extract, normalise_locally, plan_space, quieten, rank, to_grid
+from privacy.features import (
+    content,
+    crop_to_content,
+    extract,
+    noise_of,
+    normalise_locally,
+    plan_space,
+    quieten,
+    rank,
+    to_grid,
+)
 
 Change = Callable[[np.ndarray], np.ndarray]
 AXES = np.array([11.0, 13.0, 10.0])  # of the phantom's body, voxels
@@ -151,14 +161,18 @@ def test_intensities_are_kept_beside_their_ranks() -> None:
     assert np.abs(squared - plain).max() > 0.1
 
 
-def test_only_noise_is_smoothed_away() -> None:
+def test_only_unusual_noise_is_smoothed_away() -> None:
     rng = np.random.default_rng(0)
     clean = ndimage.gaussian_filter(rng.standard_normal((30, 30, 30)), 2).astype(np.float32)
     clean /= np.ptp(clean)
     noisy = clean + (0.1 * rng.standard_normal(clean.shape)).astype(np.float32)
-    assert np.abs(quieten(clean) - clean).max() < 0.02
-    assert np.std(quieten(noisy) - clean) < 0.5 * np.std(noisy - clean)
-    assert quieten(clean[:, :2]).shape == (30, 2, 30)
+    assert noise_of(clean) < 0.002
+    assert noise_of(noisy) == pytest.approx(0.1 / np.ptp(np.percentile(noisy, [0.5, 99.5])), rel=0.1)
+    assert noise_of(clean[:, :2]) == 0
+    assert quieten(clean, 0.0) is clean
+    assert quieten(noisy, 0.3) is noisy
+    assert np.std(quieten(noisy, 0.0) - clean) < 0.5 * np.std(noisy - clean)
+    assert plan_space(np.full((10, 3), 20.0), 1.0, [0.01] * 9 + [0.2]).noise < 0.05
 
 
 def test_local_normalisation_ignores_scale_and_offset() -> None:
@@ -178,9 +192,9 @@ def test_what_lies_outside_the_mask_has_no_influence() -> None:
 
 
 def test_the_working_grid_is_never_finer_than_the_scans() -> None:
-    space = plan_space(np.array([[60.0, 40.0, 40.0], [64.0, 40.0, 40.0]]), 4.0)
+    space = plan_space(np.array([[60.0, 40.0, 40.0], [64.0, 40.0, 40.0]]), 4.0, [0.0])
     assert space.spacing == 4.0
-    assert plan_space(np.array([[170.0, 100.0, 100.0]]), 1.0).spacing == pytest.approx(5.0)
+    assert plan_space(np.array([[170.0, 100.0, 100.0]]), 1.0, [0.0]).spacing == pytest.approx(5.0)
 
 
 def test_a_grid_is_laid_about_the_centre() -> None:
