@@ -1,13 +1,17 @@
 """The whole run through the command line, to a verified release that names nobody."""
 
 import csv
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 from tiny_run import synthmed, write_config
 
 from privacy.policy import load_policy
+from synthmed.export import verify
+from synthmed.pipeline import STAGES
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +77,28 @@ def test_no_file_of_the_release_names_a_patient_a_case_or_a_path(finished):
         content = file.read_bytes() if file.is_file() else b""
         found = [name for name in names if name.encode() in content or name in str(file.relative_to(folder))]
         assert found == [], file
+
+
+@pytest.mark.parametrize(
+    ("verb", "holds"),
+    [
+        ("generate", {"volumes": 24}),
+        ("evaluate", {"schema": "synthmed-evaluation/1"}),
+        ("audit", {"verdict": "PASS"}),
+        ("export", {"formats": ["nifti"]}),
+        ("run", {"volumes": 24, "verdict": "PASS", "policy": "lenient"}),
+    ],
+)
+def test_a_verb_answers_a_program_too(finished, verb, holds):
+    folder, _ = finished
+    done = synthmed(verb, folder / "r", "--json", "--quiet")
+    answer = json.loads(done.stdout)
+    assert (answer["verb"], answer["exit_code"], answer["error"], done.returncode) == (verb, 0, None, 0)
+    assert holds.items() <= answer["result"].items()
+    assert done.stderr == ""
+    if verb == "run":
+        assert set(answer["result"]["stages"]) == {stage.name for stage in STAGES}
+        assert verify(Path(answer["result"]["release"])) == []
 
 
 def test_a_second_run_does_nothing_again(finished):

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,14 @@ def examples() -> Iterator[tuple[str, list[str]]]:
         yield f"--help: {command.callback.__name__}", shlex.split(text.partition("Example: ")[2])
 
 
+@cache
+def verbs() -> Any:
+    return typer.main.get_command(app)
+
+
 def parse(words: list[str]) -> Any:
     """Parse a command line of `synthmed` down to its verb's options; nothing is run."""
-    group: Any = typer.main.get_command(app)
+    group = verbs()
     outer = group.make_context("synthmed", words[1:2])
     name, command, _ = group.resolve_command(outer, words[1:2])
     return command.make_context(name, words[2:], parent=outer)
