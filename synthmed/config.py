@@ -259,13 +259,18 @@ def find_config(path: str | Path) -> Path:
     file = Path(path)
     if file.is_file():
         return file
+    shipped = shipped_configs()
+    name = file.name.removesuffix(".yaml")
+    if name in shipped and len(file.parts) == 1:
+        return shipped[name]
+    raise ConfigError(f"There is no configuration {path}", expected=f"a YAML file or one of {', '.join(shipped)}")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the files of the configurations that come with the package, by name."""
     here = Path(__file__).parent
-    shipped = [d for d in (here / "configs", here.parent / "configs") if d.is_dir()]
-    for folder in shipped:
-        if (folder / f"{file.name.removesuffix('.yaml')}.yaml").is_file() and len(file.parts) == 1:
-            return folder / f"{file.name.removesuffix('.yaml')}.yaml"
-    names = sorted(p.stem for folder in shipped for p in folder.glob("*.yaml"))
-    raise ConfigError(f"There is no configuration {path}", expected=f"a YAML file or one of {', '.join(names)}")
+    folders = [d for d in (here.parent / "configs", here / "configs") if d.is_dir()]
+    return dict(sorted((file.stem, file) for folder in folders for file in folder.glob("*.yaml")))
 
 
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:

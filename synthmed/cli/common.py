@@ -7,9 +7,21 @@ from typing import Annotated
 
 import typer
 
-Target = Annotated[str, typer.Argument(help="A configuration (file, or a shipped name), or the directory of a run.")]
+from synthmed.cli import completion
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="A configuration (file, or a shipped name), or the directory of a run.", autocompletion=completion.targets
+    ),
+]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where the run is kept [default: runs/NAME].")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; repeatable.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one setting; repeatable.", autocompletion=completion.settings
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no stage lines.")]
 Source = Annotated[str, typer.Argument(help="A folder of NIfTI or DICOM, a CSV, a dataset.json or a datalist.")]
 Images = Annotated[str | None, typer.Option(help="Sub-folder or glob of the images.")]

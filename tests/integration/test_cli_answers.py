@@ -167,7 +167,8 @@ def _subclasses(kind: type) -> set[Any]:
     [
         ("synthmed ver", 1, "verify"),
         ("synthmed audit --js", 2, "--json"),
-        ("synthmed export x --comp", 3, "--compression"),
+        ("synthmed run hippo", 2, "hippocampus_mri"),
+        ("synthmed run phantom --set sampling.num_s", 4, "sampling.num_samples="),
     ],
 )
 def test_a_shell_completes(words: str, at: int, expected: str) -> None:
