@@ -27,15 +27,18 @@ import pydicom
 import pytest
 import yaml
 from numpy.typing import NDArray
+from report_pages import Page, embedded
 from tiny_run import ENVIRONMENT, command, write_config
 
 from synthmed.cohort.phantom import Phantom
+from synthmed.io import read_volume
+from synthmed.report import Facts, preview, render_report
 
 pytestmark = pytest.mark.slow
 
 FAMILY, NUMBER, DOCTOR, HOSPITAL, USER = "Mustermann", "MRN-0070", "Quacksalber", "Sankt-Vinzenz", "ward7physicist"
 SHAPE = (24, 24, 24)
-KINDS = {".md", ".json", ".csv", ".tsv", ".gz", ".dcm", ".pub", ".sig", ""}
+KINDS = {".md", ".html", ".json", ".csv", ".tsv", ".gz", ".dcm", ".pub", ".sig", ""}
 LENIENT = {
     "max_copy_rate_upper": 0.1,
     "max_match_excess_upper": 0.1,
@@ -184,7 +187,7 @@ def readings(file: Path) -> list[bytes]:
     if file.suffix == ".dcm":
         data = pydicom.dcmread(file)
         texts.append(f"{data.file_meta}\n{data}".encode())
-    if file.suffix in {".json", ".md", ".csv", ".pub", ".sig", ""}:
+    if file.suffix in {".json", ".md", ".html", ".csv", ".pub", ".sig", ""}:
         for packed in re.findall(rb"[A-Za-z0-9+/]{16,}={0,2}", content):
             texts.append(base64.b64decode(packed[: len(packed) // 4 * 4], validate=False))
     return texts
@@ -205,7 +208,7 @@ def volumes(file: Path) -> list[NDArray[np.float64]]:
 
 def test_nothing_in_the_release_tells_of_the_cohort_or_the_machine(release: Path, secrets: Secrets) -> None:
     held = {file.suffix for file in release.rglob("*") if file.is_file()}
-    assert {".gz", ".dcm", ".json", ".md", ".csv", ".tsv"} <= held
+    assert {".gz", ".dcm", ".json", ".md", ".html", ".csv", ".tsv"} <= held
     assert (release / "validation").is_dir()
     assert len(secrets.slices) > 1000
     assert leaks(release, secrets) == []
@@ -290,3 +293,30 @@ def test_one_real_slice_in_a_dicom_series_is_found(run: Path, release: Path, sec
 def test_a_picture_is_found(release: Path, secrets: Secrets) -> None:
     (release / "audit" / "pairs.png").write_bytes(b"\x89PNG\r\n")
     assert leaks(release, secrets) == ["audit/pairs.png: a file of a kind that no release holds"]
+
+
+def closest(html: str, run: Path) -> float:
+    """Return the largest correlation of a preview in a page with a real scan, as it lies or mirrored."""
+    scans = [voxels(file) for file in (run / "prepare").rglob("images/*.nii.gz")]
+    shown = [image for _, image, _ in embedded(Page(html))]
+    assert len(scans) == 40
+    assert len(shown) > 0
+    return max(
+        np.corrcoef(image.ravel(), scan[:: 1 - 2 * m].ravel())[0, 1]
+        for image in shown
+        for scan in scans
+        for m in (0, 1)
+    )
+
+
+def test_the_page_shows_no_real_scan(run: Path, release: Path) -> None:
+    html = (release / "audit" / "report.html").read_text()
+    assert closest(html, run) < 0.97
+    drawn = [file.read_bytes() for file in (run / "audit" / "steward" / "pairs").iterdir()]
+    assert drawn
+    assert not any(base64.b64encode(png).decode() in html for png in drawn)
+
+
+def test_a_real_scan_on_the_page_would_be_seen(run: Path) -> None:
+    scan = read_volume(real_scan(run))
+    assert closest(render_report(Facts("Leak", previews=[preview("synth_00001", scan, None)])), run) > 0.99
