@@ -23,7 +23,7 @@ def report(
     """Write a run's report: one HTML file that needs no network.
 
     It shows what is done of the run, runs nothing itself, and holds no real scan unless --with-real-pairs is given.
-    A release has its own, audit/report.html.
+    It is for the house: it tells how large real patients' structures are. A release has its own, audit/report.html.
 
     Example: synthmed report runs/hippocampus_mri -o report.html
     """
