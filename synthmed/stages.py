@@ -2,19 +2,19 @@
 
 The manifest says what went in, what came out and with which settings. A finished stage whose inputs have not changed
 is skipped; one that was killed resumes; one whose inputs have changed runs again, its former directory moved to
-``superseded/``.
+``superseded/``, where nothing is ever replaced.
 """
 
 from __future__ import annotations
 
 import platform
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -121,22 +121,33 @@ def _make_room(run: Run, stage: Stage, recipe: dict[str, Any], say: Say) -> None
     record = next((f for f in (folder / STARTED, folder / MANIFEST) if f.is_file()), None)
     if record is None:
         if folder.is_dir() and any(folder.iterdir()):
-            _supersede(run, folder, "unknown")
+            target = _free_name(run, folder, "unknown")
+            say(f"{stage.name}: nothing says what made its former output, which goes to {target}")
+            _move(folder, target)
         folder.mkdir(parents=True, exist_ok=True)
         return
     former = read_json(record)["recipe"]
     if _identity(former, stage) == _identity(recipe, stage) and not _shrinks(former, recipe, stage):
         return
-    say(f"{stage.name}: {_difference(former, recipe)}; its former output goes to superseded/")
-    _supersede(run, folder, sha256_json(former)[:8])
+    reason = _difference(former, recipe)
+    if all(file.name == STARTED for file in folder.iterdir()):
+        say(f"{stage.name}: {reason}; a former attempt had left no output")
+        return
+    target = _free_name(run, folder, sha256_json(former)[:8])
+    say(f"{stage.name}: {reason}; its former output goes to {target}")
+    _move(folder, target)
     folder.mkdir(parents=True)
 
 
-def _supersede(run: Run, folder: Path, tag: str) -> None:
-    target = run.root / "superseded" / f"{folder.name}-{tag}"
+def _free_name(run: Run, folder: Path, tag: str) -> Path:
+    """Return a place in ``superseded/`` that nothing holds yet: what lies there may be a release that was sent."""
+    first = run.root / "superseded" / f"{folder.name}-{tag}"
+    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(place for place in chain([first], others) if not place.exists())
+
+
+def _move(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
     folder.rename(target)
 
 

@@ -1,6 +1,7 @@
 """The stage machinery, on stages that only write a line: skip, resume, supersede, extend, lock."""
 
 import fcntl
+import shutil
 
 import pytest
 
@@ -81,6 +82,45 @@ def test_a_changed_output_is_made_again(tmp_path, calls):
     (tmp_path / "r" / "two" / "result.txt").write_text("forged")
     _quiet(_run(tmp_path))
     assert (tmp_path / "r" / "two" / "result.txt").read_text() == "0 64"
+
+
+def test_a_superseded_output_is_never_replaced(tmp_path, calls):
+    for seed in (0, 1, 0, 1):
+        _quiet(_run(tmp_path, seed=seed), "one")
+        (tmp_path / "r" / "one" / "sent.jsonl").write_text(f"sent with seed {seed}")
+    kept = sorted((tmp_path / "r" / "superseded").iterdir())
+    assert len(kept) == 3
+    assert sorted((p / "sent.jsonl").read_text()[-1] for p in kept) == ["0", "0", "1"]
+
+
+def test_failures_leave_the_finished_output_where_the_line_says(tmp_path, calls, monkeypatch):
+    def fails(run, out, progress):
+        raise ConfigError("no")
+
+    _quiet(_run(tmp_path), "one")
+    one = pipeline.STAGES[0]
+    monkeypatch.setattr(pipeline, "STAGES", (Stage("one", one.sections, (), fails),))
+    said = []
+    for seed in (1, 0, 1, 2):
+        with pytest.raises(ConfigError):
+            run_stages(_run(tmp_path, seed=seed), "one", progress=False, say=said.append)
+    [kept] = (tmp_path / "r" / "superseded").iterdir()
+    assert (kept / "manifest.json").is_file()
+    assert (kept / "result.txt").read_text() == "0 64"
+    [line] = [line for line in said if "goes to" in line]
+    assert line.endswith(f"its former output goes to {kept}")
+
+
+def test_output_that_nothing_vouches_for_is_kept(tmp_path, calls):
+    said = []
+    for _ in range(2):
+        (tmp_path / "r" / "one").mkdir(parents=True)
+        (tmp_path / "r" / "one" / "mine.txt").write_text("x")
+        run_stages(_run(tmp_path), "one", progress=False, say=said.append)
+        shutil.rmtree(tmp_path / "r" / "one")
+    kept = tmp_path / "r" / "superseded"
+    assert sorted(p.name for p in kept.rglob("*")) == ["mine.txt", "mine.txt", "one-unknown", "one-unknown-2"]
+    assert any(line.endswith(f"goes to {kept / 'one-unknown-2'}") for line in said)
 
 
 def test_a_killed_stage_resumes_in_its_directory(tmp_path, calls, monkeypatch):
