@@ -94,17 +94,22 @@ def _policy(run: Run) -> str:
 
 
 def _release(run: Run) -> str:
-    """Refuse formats and keys that cannot be used before hours are spent; name the key, where one was chosen."""
-    from synthmed.export import check_formats
+    """Refuse formats and keys that cannot be used before hours are spent; name the key that signs.
+
+    The default key is made by the first export. Where there is none, a release keeps the signer that it has.
+    """
+    from synthmed.export import check_formats, signed_by
     from synthmed.export.signing import default_key, fingerprint, load_private_key
 
     config = run.config.export
     check_formats(config, run.config.cohort.modality)
     file = config.key.expanduser() if config.key else default_key()
-    chosen = config.key is not None
-    key = load_private_key(file) if chosen or file.exists() else None
-    # The default key is made at the first export, so the recipe must not depend on whether it exists.
-    return fingerprint(key.public_key()) if key and chosen else ""
+    if config.key or file.exists():
+        return fingerprint(load_private_key(file).public_key())
+    try:
+        return signed_by(run.stage("export") / "release")
+    except (OSError, ValueError):
+        return ""
 
 
 def _prepare(run: Run, out: Path, progress: bool) -> None:

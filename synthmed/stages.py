@@ -55,7 +55,8 @@ class Stage:
     extends : tuple of str
         Dotted keys that may grow without making what was already written wrong.
     source : callable (Run) -> str
-        Names whatever else it reads from outside the run, by digest or listing.
+        Names whatever else it reads from outside the run, by digest or listing; empty while its work has yet to make
+        that.
     """
 
     name: str
@@ -86,7 +87,8 @@ def run_stage(run: Run, stage: Stage, progress: bool, say: Say) -> None:
         say(f"{stage.name}: done before, nothing has changed")
         return
     recipe = _recipe(run, stage)
-    _make_room(run, stage, recipe, say)
+    if _make_room(run, stage, recipe, say):
+        recipe = _recipe(run, stage)  # the source may have been named by what is aside now
     before = _seconds_so_far(folder)
     write_json(folder / STARTED, {"recipe": recipe, "seconds": before})
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -98,6 +100,7 @@ def run_stage(run: Run, stage: Stage, progress: bool, say: Say) -> None:
         elapsed = before + time.monotonic() - start
         if folder.is_dir():
             write_json(folder / STARTED, {"recipe": recipe, "seconds": round(elapsed, 3)})
+    recipe["source"] = recipe["source"] or stage.source(run)
     write_json(folder / MANIFEST, _manifest(run, stage, recipe, elapsed))
     (folder / STARTED).unlink()
     say(f"{stage.name}: finished in {_clock(elapsed)}")
@@ -115,8 +118,8 @@ def _recipe(run: Run, stage: Stage) -> dict[str, Any]:
     }
 
 
-def _make_room(run: Run, stage: Stage, recipe: dict[str, Any], say: Say) -> None:
-    """Move what a stage wrote from other inputs aside; keep what it can resume from."""
+def _make_room(run: Run, stage: Stage, recipe: dict[str, Any], say: Say) -> bool:
+    """Move what a stage wrote from other inputs aside and say so; keep what it can resume from."""
     folder = run.stage(stage.name)
     record = next((f for f in (folder / STARTED, folder / MANIFEST) if f.is_file()), None)
     if record is None:
@@ -125,18 +128,19 @@ def _make_room(run: Run, stage: Stage, recipe: dict[str, Any], say: Say) -> None
             say(f"{stage.name}: nothing says what made its former output, which goes to {target}")
             _move(folder, target)
         folder.mkdir(parents=True, exist_ok=True)
-        return
+        return False
     former = read_json(record)["recipe"]
     if _identity(former, stage) == _identity(recipe, stage) and not _shrinks(former, recipe, stage):
-        return
+        return False
     reason = _difference(former, recipe)
     if all(file.name == STARTED for file in folder.iterdir()):
         say(f"{stage.name}: {reason}; a former attempt had left no output")
-        return
+        return False
     target = _free_name(run, folder, sha256_json(former)[:8])
     say(f"{stage.name}: {reason}; its former output goes to {target}")
     _move(folder, target)
     folder.mkdir(parents=True)
+    return True
 
 
 def _free_name(run: Run, folder: Path, tag: str) -> Path:

@@ -57,8 +57,10 @@ def export(
     asked = [f"export.{name}={json_text.dumps(value)}" for name, value in options.items() if value is not None]
     run = stages(target, run_dir, [*(set_ or ()), *asked], quiet, "export")
     release = run.stage("export") / "release"
-    result = {"release": str(release), "formats": list(run.config.export.formats), "signer": signed_by(release)}
-    return Answer("export", result, f"Release: {release}. Check it: synthmed verify {release}", json)
+    signer = signed_by(release)
+    result = {"release": str(release), "formats": list(run.config.export.formats), "signer": signer}
+    text = f"Release: {release}, signed by the key with SHA-256 {signer}.\nCheck it: synthmed verify {release}"
+    return Answer("export", result, text, json)
 
 
 @app.command()

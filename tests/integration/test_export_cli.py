@@ -125,6 +125,37 @@ def test_the_default_key_is_announced_once(
     assert "signing key was made" not in synthmed.err
 
 
+def test_a_new_default_key_signs_anew(
+    synthmed: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signers = []
+    for home in ("former", "new"):
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / home))
+        assert synthmed("keygen") == 0
+        assert synthmed("export", config) == 0
+        assert "export: finished" in synthmed.err
+        signers.append(fingerprint(load_public_key(tmp_path / home / "synthmed" / "signing-key.pub")))
+        assert f"signed by the key with SHA-256 {signers[-1]}" in synthmed.out
+        assert fingerprint(load_public_key(RELEASE / "signer.pub")) == signers[-1]
+    [kept] = Path("runs/r/superseded").iterdir()
+    assert fingerprint(load_public_key(kept / "release" / "signer.pub")) == signers[0]
+    assert synthmed("export", "runs/r") == 0
+    assert "export: done before" in synthmed.err
+
+
+def test_where_there_is_no_default_key_a_finished_release_stays_as_it_is(
+    synthmed: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert synthmed("export", config) == 0
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
+    assert synthmed("export", "runs/r") == 0
+    assert "export: done before" in synthmed.err
+    assert not (tmp_path / "elsewhere").exists()
+    for expected in ("signing key was made", "export: done before"):
+        assert synthmed("export", "runs/r", "--set", "export.title=Another") == 0
+        assert expected in synthmed.err
+
+
 def unreadable_key(tmp_path: Path) -> list[str]:
     make_key(tmp_path / "k.pem")
     (tmp_path / "k.pem").chmod(0o644)
