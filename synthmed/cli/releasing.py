@@ -24,6 +24,7 @@ Validate = Annotated[
     bool | None,
     typer.Option("--validate/--no-validate", help="Run the validators that are installed; keep what they say."),
 ]
+DICOM_DEFAULTS = ("export.enhanced=false", "export.compression=none")
 
 
 @app.command()
@@ -43,6 +44,10 @@ def export(
 
     The audit must be of these very bytes; otherwise nothing is written.
 
+    Options are remembered in the run's config.yaml and hold for the next export too. These take them back:
+    --classic, --compression none, --no-validate, --set export.key=null. Naming each --format anew, without
+    dicom, takes back those of DICOM.
+
     Example: synthmed export runs/hippocampus_mri --format nifti --format dicom
     """
     from synthmed.export import signed_by
@@ -55,7 +60,8 @@ def export(
         "validate_with_tools": validate,
     }
     asked = [f"export.{name}={json_text.dumps(value)}" for name, value in options.items() if value is not None]
-    run = stages(target, run_dir, [*(set_ or ()), *asked], quiet, "export")
+    forgotten = DICOM_DEFAULTS if formats and "dicom" not in formats else ()
+    run = stages(target, run_dir, [*forgotten, *(set_ or ()), *asked], quiet, "export")
     release = run.stage("export") / "release"
     signer = signed_by(release)
     result = {"release": str(release), "formats": list(run.config.export.formats), "signer": signer}

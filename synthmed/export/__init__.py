@@ -133,12 +133,13 @@ def check_formats(config: ExportConfig, modality: str | None) -> None:
         raise ConfigError(
             "The format bids is for MR alone", found=f"modality {modality}", next_step="Take bids out of export.formats"
         )
-    asked = "export.enhanced" if config.enhanced else "export.compression" if config.compression != "none" else ""
+    asked = {"export.enhanced": "--classic"} if config.enhanced else {}
+    asked |= {"export.compression": "--compression none"} if config.compression != "none" else {}
     if asked and "dicom" not in config.formats:
         raise ConfigError(
-            f"{asked} is for the format dicom",
+            f"{' and '.join(asked)} {'are' if len(asked) > 1 else 'is'} for the format dicom",
             found=f"export.formats {', '.join(config.formats)}",
-            next_step="Add --format dicom, or leave it out",
+            next_step=f"Export with --format dicom, or with {' '.join(asked.values())}",
         )
 
 
@@ -166,7 +167,7 @@ def _validate(part: Path, say: Callable[[str], None]) -> None:
         raise VerificationFailed(
             "The release does not pass its validators",
             found=_first(failures),
-            next_step="Without --validate it is written, and you can run them yourself",
+            next_step="`synthmed export --no-validate` writes it, and you can run them yourself",
         )
 
 

@@ -80,6 +80,25 @@ def test_formats_can_change_and_nothing_else_is_done_again(synthmed: Command, co
     assert sorted(p.name for p in Path("runs/r/superseded").iterdir()) != []
 
 
+def test_formats_without_dicom_forget_what_was_for_dicom(synthmed: Command, config: Path) -> None:
+    assert synthmed("export", config, "--format", "dicom", "--enhanced", "--compression", "rle") == 0
+    assert synthmed("export", "runs/r", "--format", "nifti", "--format", "dicom") == 0
+    kept = yaml.safe_load(Path("runs/r/config.yaml").read_text())["export"]
+    assert (kept["enhanced"], kept["compression"]) == (True, "rle")
+    assert synthmed("export", "runs/r", "--format", "nifti") == 0, synthmed.err
+    kept = yaml.safe_load(Path("runs/r/config.yaml").read_text())["export"]
+    assert (kept["formats"], kept["enhanced"], kept["compression"]) == (["nifti"], False, "none")
+
+
+def test_a_key_is_remembered_until_it_is_taken_back(synthmed: Command, config: Path, tmp_path: Path) -> None:
+    public = make_key(tmp_path / "k.pem")
+    assert synthmed("export", config, "--key", tmp_path / "k.pem") == 0
+    assert synthmed("export", "runs/r", "--format", "bids") == 0
+    assert synthmed("verify", RELEASE, "--key", public) == 0
+    assert synthmed("export", "runs/r", "--set", "export.key=null") == 0
+    assert synthmed("verify", RELEASE, "--key", public) == 8
+
+
 def test_a_chosen_key_signs_and_another_key_signs_anew(synthmed: Command, config: Path, tmp_path: Path) -> None:
     keys = [tmp_path / "a key: #1 é.pem", tmp_path / "other"]
     for key in keys:
@@ -171,7 +190,12 @@ def missing_key(tmp_path: Path) -> list[str]:
     [
         (["--format", "dicm"], ["export.formats", "dicm", "'dicom'"]),
         (["--compression", "zip", "--format", "dicom"], ["export.compression", "zip", "'rle'"]),
-        (["--enhanced"], ["export.enhanced is for the format dicom"]),
+        (["--enhanced"], ["export.enhanced is for the format dicom", "or with --classic"]),
+        (
+            ["--format", "bids", "--enhanced", "--compression", "rle"],
+            ["export.enhanced and export.compression are for the format dicom", "--classic --compression none"],
+        ),
+        (["--format", "nifti", "--set", "export.compression=rle"], ["or with --compression none"]),
         (["--format", "dicom", "--set", "cohort.modality=PT"], ["PET is released as NIfTI alone"]),
         (["--format", "bids", "--set", "cohort.modality=CT"], ["bids is for MR alone"]),
         (unreadable_key, ["mode 0644", "chmod 600"]),
@@ -246,6 +270,8 @@ def test_a_validator_that_finds_an_error_blocks_the_release(
     assert synthmed("export", config, "--validate") == 8
     assert "strict: Missing attribute" in synthmed.err.splitlines()[-1]
     assert not RELEASE.exists()
+    assert synthmed("export", "runs/r") == 8, "the option is remembered"
+    assert "`synthmed export --no-validate` writes it" in synthmed.err.splitlines()[-1]
     assert synthmed("export", "runs/r", "--no-validate") == 0
 
 
