@@ -99,11 +99,11 @@ def _release(run: Run) -> str:
     The default key is made by the first export. Where there is none, a release keeps the signer that it has.
     """
     from synthmed.export import check_formats, signed_by
-    from synthmed.export.signing import default_key, fingerprint, load_private_key
+    from synthmed.export.signing import at_home, default_key, fingerprint, load_private_key
 
     config = run.config.export
     check_formats(config, run.config.cohort.modality)
-    file = config.key.expanduser() if config.key else default_key()
+    file = at_home(config.key) if config.key else default_key()
     if config.key or file.exists():
         return fingerprint(load_private_key(file).public_key())
     try:

@@ -50,13 +50,17 @@ def export(
 
     Example: synthmed export runs/hippocampus_mri --format nifti --format dicom
     """
-    from synthmed.export import signed_by
+    from synthmed.errors import ConfigError
+    from synthmed.export import EXPORTERS, signed_by
+    from synthmed.export.signing import at_home
 
+    if unknown := [name for name in formats or () if name not in EXPORTERS]:
+        raise ConfigError(f"There is no format {unknown[0]} for --format", expected="nifti, dicom or bids")
     options = {
         "formats": formats or None,
         "enhanced": enhanced,
         "compression": compression,
-        "key": str(key.expanduser().absolute()) if key is not None else None,
+        "key": str(at_home(key).absolute()) if key is not None else None,
         "validate_with_tools": validate,
     }
     asked = [f"export.{name}={json_text.dumps(value)}" for name, value in options.items() if value is not None]
@@ -86,8 +90,14 @@ def verify(
     from synthmed.errors import VerificationFailed
     from synthmed.export import signed_by
     from synthmed.export import verify as findings_of
+    from synthmed.export.seal import SUMS
+    from synthmed.export.signing import at_home
 
-    findings = findings_of(release, key)
+    inside = release / "export" / "release"
+    if (inside / SUMS).is_file() and not (release / SUMS).exists():
+        next_step = f"Its release: synthmed verify {inside}"
+        raise VerificationFailed(f"{release} is a run and not a release", next_step=next_step)
+    findings = findings_of(release, at_home(key) if key else None)
     if findings:
         failure = VerificationFailed(f"{release} does not verify: {len(findings)} finding(s), listed on stdout")
         typer.echo(f"synthmed: {failure}", err=True)
@@ -113,9 +123,9 @@ def keygen(
 
     Example: synthmed keygen keys/hospital.pem
     """
-    from synthmed.export.signing import default_key, fingerprint, load_public_key, make_key
+    from synthmed.export.signing import at_home, default_key, fingerprint, load_public_key, make_key
 
-    file = path or default_key()
+    file = at_home(path) if path else default_key()
     public = make_key(file)
     typer.echo(f"Signing key: {file} (keep it secret, and a copy of it safe)")
     typer.echo(f"Public key:  {public} (give it to whoever verifies: synthmed verify RELEASE --key {public.name})")

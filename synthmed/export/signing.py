@@ -39,6 +39,14 @@ def default_key() -> Path:
     return root / "synthmed" / "signing-key.pem"
 
 
+def at_home(path: Path) -> Path:
+    """Return a path with ``~`` made the home directory; raise `ConfigError` where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"There is no home directory for {path}", next_step="Write the path in full") from error
+
+
 def signing_key(path: Path | None, say: Callable[[str], None]) -> Ed25519PrivateKey:
     """Return the key at `path`, or the default one, which is made if there is none yet.
 
@@ -56,7 +64,7 @@ def signing_key(path: Path | None, say: Callable[[str], None]) -> Ed25519Private
         If the default key cannot be written.
     """
     if path is not None:
-        return load_private_key(path.expanduser())
+        return load_private_key(at_home(path))
     file = default_key()
     if not file.exists():
         _make_default(file, say)
@@ -88,20 +96,35 @@ def make_key(path: Path) -> Path:
     Raises
     ------
     ConfigError
-        If either file exists.
+        If either file exists, the name is one for a public key, or the folder is a file.
     StorageError
         If they cannot be written.
     """
+    if path.suffix == ".pub":
+        raise ConfigError(
+            f"{path} is a name for a public key",
+            expected="a name for the private key; the public one is written beside it",
+            next_step=f"For example: synthmed keygen {path.with_suffix('.pem')}",
+        )
     public_file = public_path(path)
     for file in (path, public_file):
         if file.exists() or file.is_symlink():
             raise _exists(file)
     key = Ed25519PrivateKey.generate()
     with storage_errors(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(path.parent)
         _write_secret(path, private_pem(key))
     write_text(public_file, public_pem(key.public_key()).decode())
     return public_file
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"No key can be written into {folder}", found="a file", expected="a folder", next_step="Name another place"
+        ) from error
 
 
 def _write_secret(path: Path, content: bytes) -> None:
@@ -132,7 +155,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     Raises
     ------
     ConfigError
-        If it is missing, others can read it, it needs a password, or it is not an Ed25519 key.
+        If it is missing, others can read it, it needs a password, or it is not an Ed25519 private key.
     """
     try:
         with path.open("rb") as stream:
@@ -143,6 +166,12 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
             found=error.strerror or str(error),
             next_step=f"Make one: synthmed keygen {path}",
         ) from error
+    if b"-----BEGIN PUBLIC KEY-----" in content:
+        raise ConfigError(
+            f"{path} is a public key, which cannot sign",
+            expected="the private key that belongs to it",
+            next_step=f"It may be {path.with_suffix('.pem')}",
+        )
     if os.name == "posix" and mode & _OTHERS:
         raise ConfigError(
             f"Others than its owner can use the signing key {path}",

@@ -86,7 +86,7 @@ def test_plan_and_prepare(invoke: Invoke, tmp_path: Path) -> None:
         (["evaluate"], 2, "target"),
         (["train", "phantom"], 2, "No such option: --json"),
         (["prepare", "no/scans.csv"], 5, "no/scans.csv"),
-        (["export", "phantom", "--format", "dicm"], 2, "export.formats"),
+        (["export", "phantom", "--format", "dicm"], 2, "no format dicm"),
     ],
 )
 def test_an_error_is_a_document_too(

@@ -185,10 +185,14 @@ def missing_key(tmp_path: Path) -> list[str]:
     return ["--key", str(tmp_path / "gone.pem")]
 
 
+def public_key(tmp_path: Path) -> list[str]:
+    return ["--key", str(make_key(tmp_path / "k.pem"))]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--format", "dicm"], ["export.formats", "dicm", "'dicom'"]),
+        (["--format", "nifti", "--format", "dcm"], ["no format dcm for --format; expected nifti, dicom or bids"]),
         (["--compression", "zip", "--format", "dicom"], ["export.compression", "zip", "'rle'"]),
         (["--enhanced"], ["export.enhanced is for the format dicom", "or with --classic"]),
         (
@@ -200,6 +204,8 @@ def missing_key(tmp_path: Path) -> list[str]:
         (["--format", "bids", "--set", "cohort.modality=CT"], ["bids is for MR alone"]),
         (unreadable_key, ["mode 0644", "chmod 600"]),
         (missing_key, ["gone.pem", "synthmed keygen"]),
+        (public_key, ["k.pub is a public key", "k.pem"]),
+        (["--key", "~nobody-of-this-name/k.pem"], ["no home directory for ~nobody-of-this-name/k.pem"]),
     ],
 )
 def test_what_cannot_be_released_is_said_before_anything_runs(
@@ -286,6 +292,42 @@ def test_verify_names_each_finding_on_a_line(synthmed: Command, config: Path) ->
         "notes.txt: was added: SHA256SUMS does not list it",
     ]
     assert "2 finding(s)" in synthmed.err
+
+
+def test_verify_of_a_run_names_its_release(synthmed: Command, config: Path) -> None:
+    assert synthmed("export", config) == 0
+    assert synthmed("verify", "runs/r") == 8
+    assert synthmed.err == f"synthmed: runs/r is a run and not a release. Its release: synthmed verify {RELEASE}\n"
+    assert synthmed.out == ""
+
+
+def test_a_tilde_is_the_home_for_keygen_and_verify(
+    synthmed: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert synthmed("keygen", "~/k.pem") == 0
+    assert (tmp_path / "home" / "k.pem").is_file()
+    assert synthmed("export", config, "--key", "~/k.pem") == 0
+    assert synthmed("verify", RELEASE, "--key", "~/k.pub") == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("file/x.pem", ["No key can be written into file; found a file"]),
+        ("file/deeper/x.pem", ["No key can be written into file/deeper; found a file"]),
+        ("x.pub", ["x.pub is a name for a public key", "synthmed keygen x.pem"]),
+    ],
+)
+def test_keygen_where_no_key_can_lie(
+    synthmed: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    assert synthmed("keygen", place) == 2
+    assert len(synthmed.err.splitlines()) == 1
+    assert all(word in synthmed.err for word in words), synthmed.err
+    assert [p.name for p in Path().iterdir()] == ["file"]
 
 
 def test_keygen(synthmed: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
