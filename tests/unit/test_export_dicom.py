@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from releases import digest, read_table, write_table
 from synthmed.config import ExportConfig
 from synthmed.errors import ConfigError, InputError, ReleaseRefused
 from synthmed.export.cohort import Columns
-from synthmed.export.dicom.case import COMMENT, Case
+from synthmed.export.dicom.case import COMMENT, LONGEST_NAME, Case, describe
 from synthmed.export.dicom.check import check_dicom
 from synthmed.export.dicom.encode import ENCODERS, SYNTAXES, check_encoder
 from synthmed.export.dicom.pixels import RAS_TO_LPS, decimal, to_slices, to_stored
@@ -93,8 +94,8 @@ def test_what_each_object_says_of_itself(release: Release, kind: tuple[str, bool
         assert "DeidentificationMethodCodeSequence" not in data
         assert data.BurnedInAnnotation == "NO"
         assert data.ContentQualification == "RESEARCH"
-        assert data.PatientName == f"SYNTHETIC^{case}"
-        assert data.PatientID == case
+        assert data.PatientID == f"{data.DeviceSerialNumber[:8]}-{case}"
+        assert data.PatientName == f"SYNTHETIC^{data.PatientID}"
         [equipment] = data.ContributingEquipmentSequence
         assert equipment.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Synthesizing Equipment"
         assert "sha256:" in data.DerivationDescription
@@ -165,6 +166,27 @@ def test_other_images_get_other_identifiers() -> None:
     first, second = (Case("x", "CT", origin * 64, "", (0.0, 1.0)) for origin in "ab")
     assert first.uid("study") == Case("x", "CT", "a" * 64, "other", (5.0, 1.0)).uid("study")
     assert len({first.uid("study"), second.uid("study"), first.uid("classic", "series")}) == 3
+
+
+def test_cases_of_one_name_in_two_releases_are_two_patients(tmp_path: Path) -> None:
+    found = []
+    for folder, count in (("a", 2), ("b", 1)):
+        cohort = approved(tmp_path / folder, "MR", n=count)
+        (tmp_path / folder / "release").mkdir()
+        cells = write_dicom(cohort, tmp_path / folder / "release", ExportConfig())["synthetic_0000"]
+        data = pydicom.dcmread(tmp_path / folder / "release" / cells["dicom_seg"])
+        found.append((str(data.PatientID), str(data.PatientName)))
+    assert not set(found[0]) & set(found[1])
+    assert all(identity.endswith("-synthetic_0000") for identity, _ in found)
+
+
+def test_the_longest_name_keeps_to_the_limits_of_dicom(tmp_path: Path) -> None:
+    samples = approved(tmp_path, "MR", n=1)
+    longest = Case("x" * LONGEST_NAME, "MR", "a" * 64, "", (0.0, 1.0))
+    assert (len(longest.patient_id), len(longest.patient_name)) == (54, 64)
+    describe(samples, replace(samples.samples[0], name=longest.name))
+    with pytest.raises(ConfigError, match="too long for DICOM"):
+        describe(samples, replace(samples.samples[0], name=longest.name + "x"))
 
 
 def test_pet_is_refused_with_one_line(tmp_path: Path) -> None:

@@ -222,6 +222,10 @@ MARKS: dict[str, tuple[Edit, str]] = {
         lambda d: setattr(d, "PatientID", "4711"),
         f"PatientName or PatientID is not that of the synthetic case {CASE}",
     ),
+    "the number of another release": (
+        lambda d: setattr(d, "PatientID", f"00000000-{CASE}"),
+        f"PatientName or PatientID is not that of the synthetic case {CASE}",
+    ),
     "a birth date": (lambda d: setattr(d, "PatientBirthDate", "19620229"), "PatientBirthDate is filled"),
     "a physician": (lambda d: setattr(d, "ReferringPhysicianName", "Doe^J"), "ReferringPhysicianName is filled"),
     "a hospital, deep": (

@@ -25,7 +25,9 @@ MAKER = "synthmed"
 PLACEHOLDER_DATE, PLACEHOLDER_TIME = "20000101", "000000"
 """Where DICOM demands a date: always this one, so that the same input gives the same bytes."""
 
-_MAX_NAME = 50
+LONGEST_NAME = 45
+"""So that PatientName keeps to the 64 characters of a component group (PS3.5 6.2)."""
+
 _NAMESPACE = uuid.UUID("5f3f5d0e-7a5e-5c2f-9a51-6f6f6d656421")
 _MODELS = {"SHA-256 of the autoencoder": "autoencoder", "SHA-256 of the denoiser": "denoiser"}
 
@@ -40,6 +42,16 @@ def make_uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, '/'.join(parts)).int}"
 
 
+def patient_id(origin: str, case: str) -> str:
+    """Return PatientID: the first 8 digits of the set's digest, and the case; an archive merges equal ones."""
+    return f"{origin[:8]}-{case}"
+
+
+def patient_name(identity: str) -> str:
+    """Return the PatientName that goes with a PatientID."""
+    return f"{FAMILY_NAME}^{identity}"
+
+
 IMPLEMENTATION_UID = make_uid("implementation")
 
 
@@ -50,7 +62,7 @@ class Case:
     Attributes
     ----------
     name : str
-        The sample's name, which is PatientID as well.
+        The sample's name.
     modality : str
         CT or MR.
     origin : str
@@ -65,6 +77,16 @@ class Case:
     origin: str
     derivation: str
     window: tuple[float, float]
+
+    @property
+    def patient_id(self) -> str:
+        """PatientID, which two releases do not share."""
+        return patient_id(self.origin, self.name)
+
+    @property
+    def patient_name(self) -> str:
+        """PatientName."""
+        return patient_name(self.patient_id)
 
     def uid(self, *role: str) -> str:
         """Return the UID of one of the case's objects, such as ``("classic", "series")``."""
@@ -88,8 +110,8 @@ def describe(cohort: ApprovedCohort, sample: Sample) -> Case:
         raise ConfigError("PET is released as NIfTI", found="--format dicom", next_step="Choose --format nifti")
     if space.modality not in ("CT", "MR"):
         raise ConfigError(f"There is no DICOM object for the modality {space.modality}", expected="CT or MR")
-    if len(sample.name) > _MAX_NAME:
-        raise ConfigError(f"The name {sample.name} is too long for DICOM", expected=f"at most {_MAX_NAME} letters")
+    if len(sample.name) > LONGEST_NAME:
+        raise ConfigError(f"The name {sample.name} is too long for DICOM", expected=f"at most {LONGEST_NAME} letters")
     origin = sha256_json({"images": dict(approval.images), "labels": dict(approval.labels)})
     low, high = space.intensity_range
     return Case(
@@ -127,8 +149,8 @@ def common_attributes(case: Case) -> Dataset:
     """Return patient, study, frame of reference, equipment and the marks of synthetic data."""
     data = item(
         SpecificCharacterSet="ISO_IR 192",
-        PatientName=f"{FAMILY_NAME}^{case.name}",
-        PatientID=case.name,
+        PatientName=case.patient_name,
+        PatientID=case.patient_id,
         PatientBirthDate="",
         PatientSex="",
         StudyInstanceUID=case.uid("study"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
@@ -9,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from privacy.fields import IDENTITY
-from synthmed.export.dicom.case import COMMENT, FAMILY_NAME
+from synthmed.export.dicom.case import COMMENT, patient_id, patient_name
 
 _FIXED = {
     "SyntheticData": "YES",
@@ -19,6 +20,7 @@ _FIXED = {
     "BurnedInAnnotation": "NO",
 }
 _IDENTITY = {tag_for_keyword(keyword) for keyword in IDENTITY} - {None}
+_SERIAL = re.compile(r"[0-9a-f]{16}")
 _NAMED = {tag_for_keyword("PatientName"), tag_for_keyword("PatientID")}
 
 
@@ -49,8 +51,11 @@ def mark_problems(data: Dataset, case: str) -> list[str]:
 
 
 def _person_problems(data: Dataset, case: str) -> list[str]:
-    problems = []
-    if _text(data, "PatientName") != f"{FAMILY_NAME}^{case}" or _text(data, "PatientID") != case:
+    problems, serial = [], _text(data, "DeviceSerialNumber")
+    if not _SERIAL.fullmatch(serial):
+        problems.append("DeviceSerialNumber is not the beginning of a digest")
+    identity = patient_id(serial, case)
+    if (_text(data, "PatientID"), _text(data, "PatientName")) != (identity, patient_name(identity)):
         problems.append(f"PatientName or PatientID is not that of the synthetic case {case}")
     filled = sorted(set(_identifying(data)))
     return problems + [f"{keyword_for_tag(tag)} is filled" if tag else "has private attributes" for tag in filled]
