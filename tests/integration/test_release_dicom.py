@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_releases import names, objects, phantom, released, rewrite
-from release_fidelity import IMAGE_READERS, SEG_READERS, compare, main
+from release_fidelity import IMAGE_READERS, SEG_READERS, compare, main, make_phantom, write_dicom_case
 from releases import digest
 
 from synthmed.errors import ConfigError, StorageError
@@ -66,6 +66,19 @@ def test_dciodvfy_knows_each_object_and_finds_no_error(release: tuple[Path, Colu
         said = tool("dciodvfy", "-new", file)
         assert IOD[pydicom.dcmread(file).SOPClassUID] in said
         assert errors(said) == []
+
+
+@pytest.mark.parametrize("most", [seg.MOST_BINARY_SEGMENTS, 1], ids=["BINARY", "LABELMAP"])
+def test_dciodvfy_finds_no_error_in_names_of_other_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(seg, "MOST_BINARY_SEGMENTS", most)
+    monkeypatch.setattr(
+        "release_fidelity.NAMES", {"Größe des linken Hippocampus": 1, "left_hippocampus_head": 2, "左腎": 3}
+    )
+    file = tmp_path / write_dicom_case(tmp_path, make_phantom("CT", (14, 12, 9)), "CT").seg
+    assert pydicom.dcmread(file).SpecificCharacterSet == "ISO_IR 192"
+    assert errors(tool("dciodvfy", "-new", file)) == []
 
 
 @pytest.mark.parametrize("compression", ["rle", "jpeg-ls"])

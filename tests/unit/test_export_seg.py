@@ -126,5 +126,12 @@ def test_other_names_get_a_code_of_this_program(name: str) -> None:
     _, kind, _ = property_codes(name)
     assert kind.scheme_designator == FALLBACK_SCHEME
     assert 0 < len(kind.value) <= 16
+    assert kind.value.isascii()
+    assert (kind.value == name) == (name in ("anterior", "label_17"))
     assert 0 < len(kind.meaning) <= 64
     assert name.startswith(kind.meaning.strip()[:10])
+
+
+def test_names_that_begin_alike_get_codes_of_their_own() -> None:
+    names = ["left_hippocampus_anterior", "left_hippocampus_posterior", "Größe", "Größen", "左腎皮質", "左腎髄質"]
+    assert len({property_codes(name)[1].value for name in names}) == len(names)

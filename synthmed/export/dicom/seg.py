@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from synthmed.errors import ConfigError
 from synthmed.export.dicom.case import COMMENT, MAKER, PLACEHOLDER_DATE, PLACEHOLDER_TIME, Case, code_item, marks
 
 FALLBACK_SCHEME = "99SYNTHMED"
-_MOST_LETTERS = 64
+_MOST_LETTERS, _MOST_CODE_LETTERS = 64, 16
 MOST_BINARY_SEGMENTS = 32
 """Up to so many structures are one bit plane each, which every reader knows; more are one LABELMAP (Supplement 243)."""
 
@@ -82,7 +83,8 @@ _SIDES = {"left": "Left", "right": "Right"}
 def property_codes(name: str) -> tuple[Code, Code, Code | None]:
     """Return category, type and side of a structure.
 
-    A name that is in no table gets a code of this program, ``99SYNTHMED``, whose value and meaning are the name.
+    A name that is in no table gets a code of this program, ``99SYNTHMED``, whose meaning is the name, and whose value
+    is the name as well or, where that is no Short String, 12 digits of its SHA-256.
 
     Parameters
     ----------
@@ -101,9 +103,14 @@ def property_codes(name: str) -> tuple[Code, Code, Code | None]:
         return codes.SCT.MorphologicallyAbnormalStructure, getattr(codes.SCT, ABNORMALITIES[words[-1]]), modifier
     return (
         codes.SCT.AnatomicalStructure,
-        Code(name[:16].strip(), FALLBACK_SCHEME, name[:_MOST_LETTERS].strip()),
+        Code(_own_value(name), FALLBACK_SCHEME, name[:_MOST_LETTERS].strip()),
         modifier,
     )
+
+
+def _own_value(name: str) -> str:
+    fits = name.isascii() and len(name) <= _MOST_CODE_LETTERS
+    return name.strip() if fits else hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def check_names(names: Iterable[str]) -> None:
