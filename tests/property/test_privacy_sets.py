@@ -119,12 +119,14 @@ def test_two_scans_a_patient_and_a_scan_under_two_names_do_not_fool_the_audit(tm
     assert clean.steward["purged_holdout_patients"] == ["P6 held out"]
     assert clean.release["measurements"]["train_patients"] == len(TRAIN)
     assert clean.release["measurements"]["merged_patients"] == 3
-    copies = {f"synthetic-{k:05d}": patient for k, patient in enumerate((4, 5, 6))}
-    disguised = [DISGUISES["mixture"](scan(p), np.random.default_rng(p)) for p in copies.values()]
+    copies = {f"synthetic-{k:05d}": patient for k, patient in enumerate((4, 5, 6) * 3)}
+    disguised = [DISGUISES["mixture"](scan(p), np.random.default_rng([p, k])) for k, p in enumerate(copies.values())]
     leak = privacy.audit(train, holdout, [*disguised, *fresh], **names)  # type: ignore[arg-type]
     assert leak.verdict == "FAIL"
     found = {row["file"]: row["nearest_patient"].split()[0] for row in leak.samples if row["flag"] == "match"}
-    assert found == {name: f"P{patient}" for name, patient in copies.items()}
+    assert found.items() <= {name: f"P{patient}" for name, patient in copies.items()}.items()
+    assert set(found.values()) == {"P4", "P5", "P6"}
+    assert len(found) >= 7  # of nine: what the planted copies of this cohort let expect
 
 
 @pytest.mark.slow
