@@ -47,7 +47,8 @@ def verify(release: Path, key: Path | None = None) -> list[Finding]:
     Returns
     -------
     list of Finding
-        Sorted by file; empty if the release is what was approved.
+        Empty if the release is what was approved. First the files that are missing, added, changed or links, then
+        the signatures, then what follows inside; each part sorted by file.
 
     Raises
     ------
@@ -63,15 +64,26 @@ def verify(release: Path, key: Path | None = None) -> list[Finding]:
     findings += unreadable + problems
     findings += [Finding(name, "is missing") for name in _REQUIRED if name not in digests]
     findings += _check_sums(listed, digests)
-    findings += seal_findings(release, digests, listed, expected)
-    findings += _check_gate(release, digests)
-    findings += _check_nifti(release, sorted(digests))
-    findings += check_dicom(release, sorted(digests))
-    return sorted(set(findings))
+    seal = seal_findings(release, digests, listed, expected)
+    inside = _check_gate(release, digests) + _check_nifti(release, sorted(digests))
+    inside += check_dicom(release, sorted(digests))
+    return [_without_place(finding, release) for finding in _in_order(findings, seal, inside)]
+
+
+def _in_order(*parts: list[Finding]) -> list[Finding]:
+    """Return the findings once each, part after part, each part sorted."""
+    return list(dict.fromkeys(finding for part in parts for finding in sorted(part)))
+
+
+def _without_place(finding: Finding, release: Path) -> Finding:
+    """Leave out where the release lies, which an error that a library words may name."""
+    if not release.is_absolute():
+        return finding
+    return Finding(finding.path, finding.problem.replace(f"{release}/", ""))
 
 
 def _walk(release: Path) -> tuple[list[str], list[Finding]]:
-    """Return the regular files, and a finding for each entry that is anything else or a folder that stays shut."""
+    """Return the regular files, and a finding for each entry that is neither such nor a folder with content."""
     files, findings, folders = [], [], [(str(release), "")]
     while folders:
         folder, prefix = folders.pop()
@@ -81,6 +93,8 @@ def _walk(release: Path) -> tuple[list[str], list[Finding]]:
         except OSError as error:
             findings.append(Finding(prefix.rstrip("/") or release.name, f"cannot be read: {error.strerror or error}"))
             continue
+        if prefix and not entries:
+            findings.append(Finding(prefix.rstrip("/"), "is an empty folder"))
         for entry in entries:
             name = prefix + entry.name
             if entry.is_symlink():

@@ -120,6 +120,33 @@ def test_a_folder_that_cannot_be_entered_is_named(release: Path, monkeypatch: py
     assert f"{LABEL}: is missing" in found
 
 
+@pytest.mark.parametrize("name", ["Mustermann_Erika", "nifti/imagesTr/Mustermann/Erika"])
+def test_an_empty_folder_is_named(release: Path, name: str) -> None:
+    (release / name).mkdir(parents=True)
+    assert problems(release) == [f"{name}: is an empty folder"]
+
+
+def test_causes_come_before_what_follows_from_them(release: Path) -> None:
+    (release / "README.md").write_text("changed")
+    (release / "audit" / "report.md").write_text("changed")
+    (release / IMAGE).write_bytes(b"changed")
+    (release / "zzz.txt").write_text("added")
+    found = problems(release)
+    causes = [line for line in found if "was changed: " in line or "was added: " in line]
+    assert len(causes) == 4
+    assert found[:4] == sorted(causes)
+    assert f"{IMAGE}: is not the file that the gate let through" in found[4:]
+
+
+def test_no_finding_names_the_place_of_the_release(tmp_path: Path) -> None:
+    samples = make_samples(tmp_path / "generate")
+    made = Made(samples, make_audit(tmp_path / "audit", samples))
+    release = made.release(tmp_path / "release", formats=("nifti", "dicom"))
+    (release / "dicom" / "index.json").write_text("{")
+    assert "dicom/index.json: cannot be used: Cannot read dicom/index.json" in problems(release)[-1]
+    assert not [line for line in problems(release) if str(tmp_path) in line]
+
+
 def test_a_pipe_does_not_block(release: Path) -> None:
     os.mkfifo(release / "pipe")
     assert problems(release) == ["pipe: is not a regular file"]
