@@ -38,8 +38,6 @@ def send(
 
     Example: synthmed send runs/hippocampus_mri/export/release --to dicom://ORTHANC@localhost:4242
     """
-    from functools import partial
-
     from synthmed.export import verify
     from synthmed.send import Certificates, Patience, parse_target
     from synthmed.send import send as send_release
@@ -54,7 +52,8 @@ def send(
         journal=journal,
         progress=not quiet,
         say=say(quiet),
-        check=partial(verify, key=key),
+        key=key,
+        check=verify,
     )
     remarks = "".join(f"{times} file(s) {remark}\n" for remark, times in sorted(done.remarks.items()))
     text = (

@@ -58,7 +58,8 @@ def send(
     journal: Path | None = None,
     progress: bool = False,
     say: Say = lambda line: None,
-    check: Callable[[Path], Sequence[Finding]] = verify,
+    key: Path | None = None,
+    check: Callable[[Path, Path | None], Sequence[Finding]] = verify,
 ) -> Sent:
     """Send every DICOM file of a verified release, and hold the server's own list against it.
 
@@ -76,7 +77,9 @@ def send(
         Where the progress is kept; by default beside the release, one file a target.
     progress, say
         Show a bar; what takes lines about retries.
-    check : callable (Path) -> sequence of Finding
+    key : Path, optional
+        The public key that must have signed the release.
+    check : callable (release, key) -> sequence of Finding
         What must find nothing before anything is sent.
 
     Raises
@@ -92,7 +95,7 @@ def send(
     """
     certificates.check(target)
     check_title(calling)
-    _refuse(check(release), release)
+    _refuse(check(release, key), release, key)
     instances = read_instances(release)
     path = journal if journal is not None else journal_path(release, target)
     check_outside(path, release)
@@ -104,10 +107,11 @@ def send(
         peer.close()
 
 
-def _refuse(findings: Sequence[Finding], release: Path) -> None:
+def _refuse(findings: Sequence[Finding], release: Path, key: Path | None) -> None:
     if findings:
         more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
-        next_step = f"See them all with: synthmed verify {release}"
+        option = f" --key {key}" if key is not None else ""
+        next_step = f"See them all with: synthmed verify {release}{option}"
         raise VerificationFailed("Nothing was sent", found=f"{findings[0]}{more}", next_step=next_step)
 
 

@@ -36,7 +36,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def deliver(release: Path, address: str, patience: Patience = QUICK, **settings: Any) -> Sent:
-    return send(release, parse_target(address), patience=patience, check=lambda folder: [], **settings)
+    return send(release, parse_target(address), patience=patience, check=lambda folder, key: [], **settings)
 
 
 def failure(release: Path, address: str, patience: Patience = QUICK, **settings: Any) -> str:
@@ -68,10 +68,24 @@ def test_a_finding_forbids_any_connection(release: Path) -> None:
         send(
             release,
             parse_target(archive.node),
-            check=lambda folder: [Finding("cases.csv", "was changed"), Finding("a", "b")],
+            check=lambda folder, key: [Finding("cases.csv", "was changed"), Finding("a", "b")],
         )
     assert archive.requests == []
     assert list(release.parent.glob("*.jsonl")) == []
+
+
+def test_the_advice_after_a_finding_repeats_the_key(release: Path, tmp_path: Path) -> None:
+    asked: list[Path | None] = []
+
+    def check(folder: Path, key: Path | None) -> list[Finding]:
+        asked.append(key)
+        return [Finding("signer.pub", "signed by another key")]
+
+    key = tmp_path / "theirs.pub"
+    with pytest.raises(VerificationFailed) as caught:
+        send(release, parse_target("dicom://A@127.0.0.1:1"), key=key, check=check)
+    assert caught.value.next_step == f"See them all with: synthmed verify {release} --key {key}"
+    assert asked == [key]
 
 
 def test_the_real_verification_is_the_default(release: Path) -> None:

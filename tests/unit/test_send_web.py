@@ -40,7 +40,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def deliver(release: Path, address: str, patience: Patience = QUICK, **settings: Any) -> Sent:
-    return send(release, parse_target(address), patience=patience, check=lambda folder: [], **settings)
+    return send(release, parse_target(address), patience=patience, check=lambda folder, key: [], **settings)
 
 
 def failure(release: Path, address: str, patience: Patience = QUICK, **settings: Any) -> str:
