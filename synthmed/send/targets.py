@@ -146,7 +146,7 @@ def parse_target(text: str, *, tls: bool = False) -> Target:
 
 def _dicom_node(text: str, parts: SplitResult, port: int | None, tls: bool) -> DicomNode:
     title = unquote(parts.username or "")
-    if parts.path.strip("/") or port is None or parts.hostname is None:
+    if not title or parts.path.strip("/") or port is None or parts.hostname is None:
         raise _unusable(text)
     return DicomNode(check_title(title), parts.hostname, port, tls)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,30 @@ def test_a_journal_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> 
     instances = read_instances(small_release(tmp_path / "release"))
     with FullDisk(tmp_path / "sent.jsonl") as journal, pytest.raises(StorageError):
         journal.add(instances)
+
+
+def test_a_journal_is_made_at_its_first_line(tmp_path: Path) -> None:
+    instances = read_instances(small_release(tmp_path / "release"))
+    path = tmp_path / "new" / "sent.jsonl"
+    with Journal(path) as journal:
+        assert not path.parent.exists()
+        journal.add(instances[:1])
+        assert instances[0] in journal
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_a_journal_on_read_only_media_is_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with pytest.raises(StorageError, match="name another file with --journal"), Journal(tmp_path / "sent.jsonl"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_without_a_title_shows_the_form() -> None:
+    with pytest.raises(ConfigError, match=r"found dicom://localhost:14242; expected dicom://AET@host:port"):
+        parse_target("dicom://localhost:14242")
 
 
 def test_only_dicom_with_a_checksum_is_sent(tmp_path: Path) -> None:
