@@ -123,9 +123,9 @@ def test_a_syntax_without_a_decoder_is_refused_by_name(tmp_path: Path) -> None:
     for path in write_classic(tmp_path, stored=voxels(16, 12, 4)):
         recode_file(path, gdcm.TransferSyntax.JPEG2000Lossless)
         data = pydicom.dcmread(path)
-        data.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
+        data.file_meta.TransferSyntaxUID = pydicom.uid.MPEG4HP41
         data.save_as(path)
-    with pytest.raises(InputError, match=r"Cannot decode.*(High-Throughput|HTJ2K)"):
+    with pytest.raises(InputError, match=r"Cannot decode.*MPEG-4"):
         read_volume(tmp_path)
 
 
