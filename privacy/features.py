@@ -41,7 +41,7 @@ class Space:
     fine, coarse : tuple of int, (D, H, W)
         Grid shapes; the coarse one has a voxel to spare on each side for the shifts.
     noise : float
-        What real scans have, as a share of their range; noisier ones are smoothed down to that.
+        What real scans have, as a share of their range; content is told from margin with no more than that.
     """
 
     spacing: float
@@ -159,7 +159,7 @@ def quieten(volume: Array, usual: float) -> Array:
 
 
 def crop_to_content(volume: Array, usual_noise: float = np.inf) -> tuple[Array, NDArray[np.bool_], NDArray[np.float64]]:
-    """Smooth unusual noise away and cut to the content's bounding box.
+    """Cut a volume and its content mask to the content's bounding box.
 
     Returns
     -------
@@ -167,10 +167,10 @@ def crop_to_content(volume: Array, usual_noise: float = np.inf) -> tuple[Array, 
     centre : ndarray, shape (3,)
         From the middle of the grid to that of the box, voxels.
     """
-    mask, quiet = content(volume, usual_noise), quieten(volume, usual_noise)
+    mask = content(volume, usual_noise)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     centre = np.array([(side.start + side.stop - n) / 2 for side, n in zip(box, volume.shape, strict=True)])
-    return quiet[box], mask[box], centre
+    return volume[box], mask[box], centre
 
 
 def rank(volume: Array, mask: NDArray[np.bool_]) -> Array:
