@@ -35,7 +35,7 @@ REST_DIRECTIONS = 4  # times the nuisances: over how many more directions their 
 LEAST_VARIANCE = 1e-6  # of the largest; below it a direction is rounding error, and not orthogonal to the others
 INSIDE = 0.5
 CHUNK = 32
-METHOD = "atlas-fisher-1"  # changes when the same scans would give another embedding
+METHOD = "atlas-fisher-2"  # changes when the same scans would give another embedding
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _made(model: ApprovedModel) -> str:
         ("Software", f"synthmed {__version__}"),
         ("Grid and spacing", f"{_times(space.grid)} voxels of {_times(space.spacing)} mm, {space.orientation}"),
         ("Modality and intensities", f"{space.modality}, {low:g} to {high:g}"),
-        ("Labels", ", ".join(space.label_names.get(v, f"label_{v}") for v in space.label_values if v) or "none"),
+        ("Labels", ", ".join(space.structure(v) for v in space.label_values if v) or "none"),
         ("Conditions", ", ".join(covariates) or "none"),
         ("Denoiser", f"{model.denoiser_record['architecture']['kind']}, {_size(model.denoiser.model)} parameters"),
         ("Autoencoder", f"{_size(model.autoencoder.model)} parameters"),

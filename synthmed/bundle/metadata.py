@@ -126,7 +126,7 @@ def _decoder_format(model: ApprovedModel) -> dict[str, Any]:
     outputs = {"image": image | {"format": "magnitude"}}
     written = {"image": image | {"value_range": list(space.intensity_range), "dtype": space.image_type}}
     if space.num_classes > 1:
-        names = {value: f"structure: {space.label_names.get(value, f'label_{value}')}" for value in space.label_values}
+        names = {value: f"structure: {space.structure(value)}" for value in space.label_values}
         names[0] = "background"
         classes = {str(index): names[value] for index, value in enumerate(space.label_values)}
         outputs["label"] = _tensor("image", "labels", space.num_classes, space.grid, channel_def=classes)

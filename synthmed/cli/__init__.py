@@ -54,7 +54,7 @@ def _run(arguments: list[str], debug: bool) -> NoReturn:
         with redirect_stdout(sys.stderr if FLAG in arguments else sys.stdout):
             outcome = app(arguments, standalone_mode=False)
         if isinstance(outcome, Answer):
-            typer.echo(outcome)
+            _print(outcome)
     except Exception as error:
         if debug:
             raise
@@ -64,6 +64,15 @@ def _run(arguments: list[str], debug: bool) -> NoReturn:
     if outcome == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _print(answer: Answer) -> None:
+    """Print an answer; a reader that has seen enough, such as `head`, is no error."""
+    try:
+        typer.echo(answer)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _verb(arguments: Sequence[str]) -> str:

@@ -93,7 +93,7 @@ def approve(samples: Path, audit_report: Path, policy: str | Path) -> ReleaseApp
     images, labels = _digests(samples, table)
     _check_coverage(report, images)
     _check_policy(report, rules)
-    reasons = _check_verdict(report, rules)
+    reasons = _check_verdict(report, rules, audit_report.parent.parent / "steward" / "report.md")
     files = (samples / TABLE, samples / GENERATION, audit_report, audit_report.with_suffix(".md"))
     stated = {"name": rules.name, "sha256": rules.sha256, "thresholds": dict(rules.thresholds)}
     return ReleaseApproval(
@@ -181,7 +181,7 @@ def _check_policy(report: Mapping[str, Any], rules: Policy) -> None:
         )
 
 
-def _check_verdict(report: Mapping[str, Any], rules: Policy) -> list[str]:
+def _check_verdict(report: Mapping[str, Any], rules: Policy, evidence: Path) -> list[str]:
     try:
         verdict, reasons = judge(report["measurements"], rules)
     except AuditError as error:
@@ -193,8 +193,13 @@ def _check_verdict(report: Mapping[str, Any], rules: Policy) -> list[str]:
             expected=verdict,
             next_step=_AGAIN,
         )
+    look = f"The evidence: {evidence}"
     if verdict == "INCONCLUSIVE":
-        raise AuditInconclusive("The audit is INCONCLUSIVE, which blocks the release", found="; ".join(reasons))
+        raise AuditInconclusive(
+            "The audit is INCONCLUSIVE, which blocks the release", found="; ".join(reasons), next_step=look
+        )
     if verdict != "PASS":
-        raise ReleaseRefused(f"The audit says {verdict}, which blocks the release", found="; ".join(reasons))
+        raise ReleaseRefused(
+            f"The audit says {verdict}, which blocks the release", found="; ".join(reasons), next_step=look
+        )
     return reasons

@@ -25,14 +25,13 @@ from synthmed import __version__
 from synthmed.config import ExportConfig
 from synthmed.errors import ConfigError, InputError, ReleaseRefused
 from synthmed.export.cohort import ApprovedCohort, Columns
-from synthmed.export.samples import SUFFIX, Sample
+from synthmed.export.samples import SUFFIX, WARNING, Sample
 from synthmed.files import write_json, write_text
 from synthmed.io import read_label
 
 ROOT = "bids"
 LABELS = f"{ROOT}/derivatives/labels"
 IMAGE_SUFFIX = "T1w"
-WARNING = "SYNTHETIC - NOT FOR CLINICAL USE"
 _BIDS_VERSION = "1.11.1"
 _GENERATOR = [
     {"Name": "synthmed", "Version": __version__, "Description": "Drawn from a 3D latent diffusion model; no scanner."}
@@ -172,7 +171,7 @@ def _describe_labels(labels: Path, cohort: ApprovedCohort, config: ExportConfig)
         f"# Label maps\n\n{WARNING}. Each map was drawn from the generative model together with its image. No expert\n"
         "has looked at them, and the privacy audit looks at the images only. `dseg.tsv` names their values.\n",
     )
-    names = {0: "background"} | {v: space.label_names.get(v, f"label_{v}") for v in space.label_values if v}
+    names = {0: "background"} | {v: space.structure(v) for v in space.label_values if v}
     rows = "".join(f"{value}\t{_cell(name)}\n" for value, name in names.items())
     write_text(labels / "dseg.tsv", f"index\tname\n{rows}")
 

@@ -17,6 +17,7 @@ from synthmed.prepare.space import Space
 
 TABLE, GENERATION = "samples.csv", "generation.json"
 SUFFIX = ".nii.gz"
+WARNING = "SYNTHETIC - NOT FOR CLINICAL USE"
 FACTS = {
     "autoencoder": "SHA-256 of the autoencoder",
     "denoiser": "SHA-256 of the denoiser",

@@ -48,6 +48,10 @@ class Space:
     label_values: tuple[int, ...] = ()
     label_names: Mapping[int, str] = field(default_factory=dict)
 
+    def structure(self, value: int) -> str:
+        """Return the name of a label value; ``label_<value>`` where none is declared."""
+        return self.label_names.get(value, f"label_{value}")
+
     @property
     def num_classes(self) -> int:
         """Number of label classes with the background; 0 where the cohort has no labels."""

@@ -11,8 +11,9 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from synthmed.errors import ConfigError, VerificationFailed
+from synthmed.export.seal import SUMS
 
-SUMS, ROOM = "SHA256SUMS", "dicom"
+ROOM = "dicom"
 _KEYS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 

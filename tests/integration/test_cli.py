@@ -1,11 +1,14 @@
 """What a user sees when something is wrong: one line, the documented exit code, nothing lost."""
 
 import json
+import shlex
+import subprocess
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_run import synthmed, write_config
+from tiny_run import command, synthmed, write_config
 from typer.testing import CliRunner
 
 from synthmed.cli import EXIT_CODES, app
@@ -169,8 +172,8 @@ def test_plan_then_prepare(tmp_path):
 
 
 def test_help_of_every_verb_has_an_example():
-    for command in app.registered_commands:
-        name = command.name or command.callback.__name__
+    for verb in app.registered_commands:
+        name = verb.name or verb.callback.__name__
         text = CliRunner().invoke(app, [name, "--help"]).output
         assert f"Example: synthmed {name}" in text
 
@@ -211,3 +214,13 @@ def test_a_holdout_too_small_to_audit_blocks_the_release(tmp_path):
     report = json.loads((tmp_path / "r" / "audit" / "release" / "report.json").read_text())
     assert report["verdict"] == "INCONCLUSIVE"
     assert "holdout" in " ".join(report["reasons"]) or "held" in " ".join(report["reasons"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / f"{number}.txt").touch()
+    program = shlex.join(command("verify", tmp_path))
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {program} | head -1"], capture_output=True, text=True)
+    assert done.returncode == 8
+    assert done.stdout.count("\n") == 1
+    assert "BrokenPipe" not in done.stderr

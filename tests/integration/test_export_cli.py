@@ -288,8 +288,8 @@ def test_verify_names_each_finding_on_a_line(synthmed: Command, config: Path) ->
     (RELEASE / "notes.txt").write_text("x")
     assert synthmed("verify", RELEASE) == 8
     assert synthmed.out.splitlines() == [
-        "SHA256SUMS.sig: is missing: the release is not signed",
         "notes.txt: was added: SHA256SUMS does not list it",
+        "SHA256SUMS.sig: is missing: the release is not signed",
     ]
     assert "2 finding(s)" in synthmed.err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -269,7 +270,8 @@ def test_after_a_fail(run: Run) -> None:
 
 def test_after_an_inconclusive_audit(run: Run) -> None:
     make_audit(run.stage("audit") / "release", run.stage("generate"), verdict="INCONCLUSIVE", recall_lower=0.1)
-    refused(run, AuditInconclusive, "INCONCLUSIVE")
+    evidence = run.stage("audit") / "steward" / "report.md"
+    refused(run, AuditInconclusive, f"INCONCLUSIVE.*{re.escape(str(evidence))}")
 
 
 def test_with_samples_that_were_not_audited(run: Run) -> None:

@@ -24,11 +24,12 @@ from releases import digest, read_table, write_table
 from synthmed.config import ExportConfig
 from synthmed.errors import ConfigError, InputError, ReleaseRefused
 from synthmed.export.cohort import Columns
-from synthmed.export.dicom.case import COMMENT, LONGEST_NAME, Case, describe
+from synthmed.export.dicom.case import LONGEST_NAME, Case, describe
 from synthmed.export.dicom.check import check_dicom
 from synthmed.export.dicom.encode import ENCODERS, SYNTAXES, check_encoder
 from synthmed.export.dicom.pixels import RAS_TO_LPS, decimal, to_slices, to_stored
 from synthmed.export.dicom.writing import write_dicom
+from synthmed.export.samples import WARNING
 
 KINDS = [(modality, enhanced) for modality in ("CT", "MR") for enhanced in (False, True)]
 IN_PROCESS = [name for name in IMAGE_READERS if name != "dcm2niix"]
@@ -88,7 +89,7 @@ def test_what_each_object_says_of_itself(release: Release, kind: tuple[str, bool
     for name, data in objects(path).items():
         case = name.split("/")[1]
         assert data.SyntheticData == "YES"
-        assert data.ImageComments == COMMENT == "SYNTHETIC - NOT FOR CLINICAL USE"
+        assert data.ImageComments == WARNING == "SYNTHETIC - NOT FOR CLINICAL USE"
         assert data.PatientIdentityRemoved == "YES"
         assert data.DeidentificationMethod
         assert "DeidentificationMethodCodeSequence" not in data

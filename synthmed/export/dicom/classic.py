@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from synthmed.export.dicom.case import COMMENT, Case, common_attributes, item
+from synthmed.export.dicom.case import Case, common_attributes, item
 from synthmed.export.dicom.encode import SYNTAXES, file_meta, pixel_data, template
 from synthmed.export.dicom.pixels import Grid, Stored, decimal
+from synthmed.export.samples import WARNING
 
 SOP_CLASSES = {"CT": uid.CTImageStorage, "MR": uid.MRImageStorage}
 _OWN = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient", "SliceLocation")
@@ -59,7 +60,7 @@ def _series(case: Case) -> Dataset:
         Modality=case.modality,
         SeriesInstanceUID=case.uid("classic", "series"),
         SeriesNumber=1,
-        SeriesDescription=f"{COMMENT.split(' ')[0]} {case.modality}",
+        SeriesDescription=f"{WARNING.split(' ')[0]} {case.modality}",
         Laterality="",
         PatientPosition="HFS",
         AcquisitionNumber=1,

@@ -9,7 +9,6 @@ from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 
 from synthmed.export.dicom.case import (
-    COMMENT,
     PLACEHOLDER_DATE,
     PLACEHOLDER_TIME,
     Case,
@@ -18,6 +17,7 @@ from synthmed.export.dicom.case import (
     item,
 )
 from synthmed.export.dicom.pixels import Grid, Stored, decimal
+from synthmed.export.samples import WARNING
 
 SOP_CLASSES = {"CT": uid.EnhancedCTImageStorage, "MR": uid.EnhancedMRImageStorage}
 _IMAGE_TYPE = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
@@ -42,7 +42,7 @@ def _image(case: Case, grid: Grid, stored: Stored) -> Dataset:
         Modality=case.modality,
         SeriesInstanceUID=case.uid("enhanced", "series"),
         SeriesNumber=1,
-        SeriesDescription=f"{COMMENT.split(' ')[0]} {case.modality}",
+        SeriesDescription=f"{WARNING.split(' ')[0]} {case.modality}",
         PatientPosition="HFS",
         InstanceNumber=1,
         ContentDate=PLACEHOLDER_DATE,

@@ -10,11 +10,12 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from privacy.fields import IDENTITY
-from synthmed.export.dicom.case import COMMENT, patient_id, patient_name
+from synthmed.export.dicom.case import patient_id, patient_name
+from synthmed.export.samples import WARNING
 
 _FIXED = {
     "SyntheticData": "YES",
-    "ImageComments": COMMENT,
+    "ImageComments": WARNING,
     "ContentQualification": "RESEARCH",
     "PatientIdentityRemoved": "YES",
     "BurnedInAnnotation": "NO",

@@ -17,7 +17,8 @@ from pydicom.sr.coding import Code
 
 import synthmed
 from synthmed.errors import ConfigError
-from synthmed.export.dicom.case import COMMENT, MAKER, PLACEHOLDER_DATE, PLACEHOLDER_TIME, Case, code_item, marks
+from synthmed.export.dicom.case import MAKER, PLACEHOLDER_DATE, PLACEHOLDER_TIME, Case, code_item, marks
+from synthmed.export.samples import WARNING
 
 FALLBACK_SCHEME = "99SYNTHMED"
 _MOST_LETTERS, _MOST_CODE_LETTERS = 64, 16
@@ -164,7 +165,7 @@ def segmentation(
             device_serial_number=case.origin[:16],
             omit_empty_frames=False,
             content_label="SYNTHETIC",
-            content_description=COMMENT,
+            content_description=WARNING,
             transfer_syntax_uid=uid.ExplicitVRLittleEndian,
             series_description="SYNTHETIC SEG",
         )

@@ -112,7 +112,7 @@ def _labels(cohort: ApprovedCohort, formats: tuple[str, ...]) -> str:
 def structures(cohort: ApprovedCohort) -> list[str]:
     """Return the names of what the labels mark, without the background."""
     space = cohort.description.space
-    return [space.label_names.get(v, f"label_{v}") for v in space.label_values if v]
+    return [space.structure(v) for v in space.label_values if v]
 
 
 def conditions(cohort: ApprovedCohort) -> list[str]:
