@@ -23,7 +23,6 @@ DARK = 0.05  # of the range above the darkest: still margin
 EDGE = 0.25  # share of the nearby brightness where the content ends
 EDGE_WIDTH = 3  # voxels by which its edge is followed
 LEAST_NOISE = DARK / 6  # share of the range that disturbs nothing
-VALUES_SHARE = 0.6  # of the smoothing that content is looked for with: values need their detail more
 LEFT = 4.0  # deviations of the usual noise by which a margin that was smoothed may rise above the darkest
 LEVELS = 129  # quantiles that ranks are interpolated between
 FLATNESS = 0.1  # share of the typical variance added, so that noise in flat regions is not blown up
@@ -42,7 +41,7 @@ class Space:
     fine, coarse : tuple of int, (D, H, W)
         Grid shapes; the coarse one has a voxel to spare on each side for the shifts.
     noise : float
-        What real scans have, as a share of their range; noisier ones are smoothed towards it.
+        What real scans have, as a share of their range; content is told from margin with no more than that.
     """
 
     spacing: float
@@ -148,20 +147,19 @@ def noise_of(volume: Array) -> float:
     return 1.4826 * float(np.median(np.abs(detail))) / 6**1.5 if detail.size else 0.0
 
 
-def quieten(volume: Array, usual: float, share: float = 1.0) -> Array:
-    """Smooth a volume with more than the usual noise; leave others as they are.
+def quieten(volume: Array, usual: float) -> Array:
+    """Smooth a volume with more than the usual noise down to it; leave others as they are.
 
-    A Gaussian of width s voxels leaves (4 pi s^2)^(-3/4) of white noise. `share` is taken of the width at which the
-    usual noise is left.
+    A Gaussian of width s voxels leaves (4 pi s^2)^(-3/4) of white noise.
     """
     noise, allowed = noise_of(volume), max(usual, LEAST_NOISE)
     if noise <= allowed:
         return volume
-    return ndimage.gaussian_filter(volume, share * (noise / allowed) ** (2 / 3) / (2 * np.pi**0.5))
+    return ndimage.gaussian_filter(volume, (noise / allowed) ** (2 / 3) / (2 * np.pi**0.5))
 
 
 def crop_to_content(volume: Array, usual_noise: float = np.inf) -> tuple[Array, NDArray[np.bool_], NDArray[np.float64]]:
-    """Cut a volume and its content mask to the content's bounding box, with little more than the usual noise.
+    """Cut a volume and its content mask to the content's bounding box.
 
     Returns
     -------
@@ -172,7 +170,7 @@ def crop_to_content(volume: Array, usual_noise: float = np.inf) -> tuple[Array, 
     mask = content(volume, usual_noise)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     centre = np.array([(side.start + side.stop - n) / 2 for side, n in zip(box, volume.shape, strict=True)])
-    return quieten(volume, usual_noise, VALUES_SHARE)[box], mask[box], centre
+    return volume[box], mask[box], centre
 
 
 def rank(volume: Array, mask: NDArray[np.bool_]) -> Array:
