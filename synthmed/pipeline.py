@@ -46,7 +46,7 @@ def run_stages(run: Run, last: str = "export", *, progress: bool = True, say: Sa
     """
     for stage in _until(last):
         stage.source(run)  # a missing cohort or policy is said before anything is written
-    with _alone(run.root):
+    with alone(run.root):
         write_text(run.root / "config.yaml", dump_config(run.config))
         for stage in _until(last):
             run_stage(run, stage, progress, say)
@@ -60,7 +60,7 @@ def stage_costs(run: Run) -> dict[str, tuple[float, int]]:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
     """Hold the run's lock, which the system frees however the process ends."""
     with storage_errors(root):
         root.mkdir(parents=True, exist_ok=True)

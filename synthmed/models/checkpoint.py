@@ -21,12 +21,15 @@ from synthmed.errors import ConfigError, InputError
 from synthmed.files import atomic_path, read_json, sha256_file, write_json
 from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
 from synthmed.models.denoiser import Denoiser, LatentShape, build_denoiser
+from synthmed.models.storage import halve, quantise, restore
 from synthmed.prepare.space import Space
 
 WEIGHTS = "model.safetensors"
 RECORD = "model.json"
 _FORMAT = 1
 _MODEL = "model."
+_MADE_FROM = "made_from_sha256"
+_HEADER = ("format", "kind", "weights_sha256", "versions")
 _Section = TypeVar("_Section", bound=BaseModel)
 
 
@@ -102,9 +105,57 @@ def save_model(
         save_file({name: value.detach().cpu().contiguous() for name, value in content.items()}, temporary)
     digest = sha256_file(Path(directory) / WEIGHTS)
     versions = {name: version(name) for name in ("synthmed", "torch", "monai")}
-    header = {"format": _FORMAT, "kind": kind, "weights_sha256": digest, "versions": versions}
+    header = dict(zip(_HEADER, (_FORMAT, kind, digest, versions), strict=True))
     write_json(Path(directory) / RECORD, header | dict(record))
     return digest
+
+
+def store_autoencoder(source: Path, out: Path) -> str:
+    """Write an autoencoder anew in half precision; its record names the digest of the weights that it was made from.
+
+    Returns
+    -------
+    str
+        SHA-256 of the weights file.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or of another kind, or a weight is too large for half precision.
+    """
+    record, tensors = _read(Path(source), "autoencoder")
+    weights, others = _split(tensors)
+    return save_model(out, "autoencoder", halve(weights), _remade(record), **others)
+
+
+def store_denoiser(source: Path, autoencoder: Path, out: Path) -> str:
+    """Write a denoiser anew, most of its weights in eight bits; returns and raises as `store_autoencoder`.
+
+    Parameters
+    ----------
+    source : Path
+        The denoiser as trained.
+    autoencoder : Path
+        What `store_autoencoder` made of the autoencoder whose latents it learned.
+    out : Path
+
+    Raises
+    ------
+    ConfigError
+        If `autoencoder` was made of another one.
+    """
+    record, tensors = _read(Path(source), "denoiser")
+    coder, _ = _read(Path(autoencoder), "autoencoder")
+    expected = _entry(record, "autoencoder_sha256", source)
+    if coder.get(_MADE_FROM) != expected:
+        raise ConfigError(
+            f"The denoiser in {source} was trained on the latents of another autoencoder",
+            found=str(coder.get(_MADE_FROM))[:12],
+            expected=str(expected)[:12],
+        )
+    weights, others = _split(tensors)
+    changed = _remade(record) | {"autoencoder_sha256": coder["weights_sha256"]}
+    return save_model(out, "denoiser", quantise(weights), changed, **others)
 
 
 def load_autoencoder(directory: Path, device: str | torch.device = "cpu") -> LoadedAutoencoder:
@@ -155,7 +206,7 @@ def _read(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]
     weights = directory / WEIGHTS
     try:
         digest = sha256_file(weights)
-        tensors = load(weights.read_bytes())
+        tensors = restore(load(weights.read_bytes()))
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"Cannot read {weights}", found=str(error), expected="a safetensors file", next_step="Train the stage again"
@@ -168,6 +219,18 @@ def _read(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]
             next_step="Train the stage again",
         )
     return record, tensors
+
+
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the network's state and the tensors beside it."""
+    weights = {name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)}
+    return weights, {name: value for name, value in tensors.items() if not name.startswith(_MODEL)}
+
+
+def _remade(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record for other weights made from a model's."""
+    kept = {key: value for key, value in record.items() if key not in _HEADER}
+    return kept | {_MADE_FROM: record["weights_sha256"]}
 
 
 def _entry(content: Mapping[str, Any], key: str, directory: Path) -> Any:
@@ -186,7 +249,7 @@ def _section(record: Mapping[str, Any], key: str, section: type[_Section], direc
 
 
 def _load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], directory: Path) -> None:
-    found = {name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)}
+    found, _ = _split(tensors)
     wanted = model.state_dict()
     differing = sorted(
         name

@@ -57,7 +57,7 @@ def render_model_card(
         f"## What it is\n\n{_what_it_is(cohort, run)}",
         f"## What it learned from\n\n{config.source_statement}\n\nThe audit counts {set_sizes(report)}. No patient is\n"
         "in both sets. What was held out decided when training stopped and is the audit's control; it was not fitted.",
-        f"## How well it does\n\n{_quality(evaluation)}",
+        f"## How well it does\n\n{quality_section(evaluation)}",
         f"## What it gives away\n\nThe audit: **{cohort.approval.verdict}** by the policy "
         f"`{cohort.approval.policy['name']}`. Evidence, not proof.\n\n"
         + table(("Measured", "Found", "The policy asks for"), rows),
@@ -77,10 +77,11 @@ def _what_it_is(cohort: ApprovedCohort, run: Config | None) -> str:
         *cohort.description.facts.items(),
         ("Software", f"synthmed {__version__}"),
     ]  # fmt: skip
-    return table(("", ""), [*(_architecture(run) if run else ()), *drawn])
+    return table(("", ""), [*(architecture_rows(run) if run else ()), *drawn])
 
 
-def _architecture(run: Config) -> Iterator[tuple[str, str]]:
+def architecture_rows(run: Config) -> Iterator[tuple[str, str]]:
+    """Yield what a model is made of and how long it was trained, a name and a text each."""
     coder, denoiser = run.autoencoder, run.denoiser
     yield "Kind", "latent diffusion: a 3D autoencoder, and a denoiser of its latents"
     yield (
@@ -102,7 +103,8 @@ def _list(values: tuple[int, ...]) -> str:
     return ", ".join(map(str, values))
 
 
-def _quality(evaluation: Mapping[str, Any] | None) -> str:
+def quality_section(evaluation: Mapping[str, Any] | None) -> str:
+    """Return the table of utility, distances, diversity and reconstruction, as far as they were measured."""
     rows = list(_figures(evaluation)) if evaluation else []
     if not rows:
         return _UNMEASURED
