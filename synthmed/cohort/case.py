@@ -12,6 +12,7 @@ from synthmed.cohort.phantom import GENERATOR, Phantom
 from synthmed.errors import InputError
 from synthmed.files import sha256_file, sha256_json
 from synthmed.io import read_label, read_volume
+from synthmed.label_groups import Sources, group_labels
 from synthmed.volume import Volume
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Case:
         A NIfTI file, a folder with one DICOM series, a series out of a tree, or a procedure.
     label : Path or None
     covariates : mapping of name to number or text; what is unknown is absent
+    label_groups : mapping of label value to the values of the file that it stands for; empty: as the file has them
     """
 
     case_id: str
@@ -41,6 +43,7 @@ class Case:
     image: Path | Series | Phantom
     label: Path | None = None
     covariates: Covariates = field(default_factory=dict)
+    label_groups: Sources = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -53,7 +56,18 @@ class Case:
         return self.label is not None or isinstance(self.image, Phantom)
 
     def read(self) -> tuple[Volume, Volume | None]:
-        """Return image and label.
+        """Return image and label, its values grouped.
+
+        Raises
+        ------
+        InputError
+            If either cannot be read, or values are to be grouped and are not whole numbers.
+        """
+        image, label = self.read_files()
+        return image, None if label is None else group_labels(label, self.label_groups)
+
+    def read_files(self) -> tuple[Volume, Volume | None]:
+        """Return image and label as the files have them.
 
         Raises
         ------

@@ -25,6 +25,7 @@ from synthmed.cohort.matching import find_column, match_names, numbers_where_pos
 from synthmed.config import CohortConfig
 from synthmed.errors import ConfigError, InputError
 from synthmed.files import sha256_json
+from synthmed.label_groups import Sources
 
 __all__ = [
     "IMPORTERS",
@@ -69,12 +70,14 @@ def read_cohort(config: CohortConfig) -> Cohort:
     folder = root if root.is_dir() else root.parent
     drafts, notes = _with_subjects(found, folder, config)
     drafts, more = _with_covariates(drafts, folder, config)
-    cases = sorted((_case(draft) for draft in drafts), key=lambda case: case.case_id)
+    groups = {value: group.sources for value, group in config.label_groups.items()}
+    cases = sorted((_case(draft, groups) for draft in drafts), key=lambda case: case.case_id)
     _check_names(cases)
     _check_files(cases, root)
-    _check_labels(cases)
+    _check_labels(cases, config)
     modality, third = _modality(found, config)
-    names = dict(config.label_names) or dict(found.label_names)
+    grouped = {value: group.name for value, group in config.label_groups.items()}
+    names = grouped or dict(config.label_names) or dict(found.label_names)
     return Cohort(tuple(cases), names, modality, (*found.notes, *notes, *more, *third))
 
 
@@ -245,11 +248,11 @@ def _with_covariates(drafts: list[Draft], folder: Path, config: CohortConfig) ->
     return joined, [f"{len(missing)} scans have no row in {table.name}: {summary(missing)}"] if missing else []
 
 
-def _case(draft: Draft) -> Case:
+def _case(draft: Draft, groups: Sources) -> Case:
     name = _UNSAFE.sub("_", draft.name).strip()
     if name in ("", ".", ".."):
         raise InputError("A case has no usable name", found=repr(draft.name), expected="one fit for a file name")
-    return Case(name, str(draft.subject), draft.image, draft.label, dict(draft.covariates))
+    return Case(name, str(draft.subject), draft.image, draft.label, dict(draft.covariates), groups)
 
 
 def _check_names(cases: list[Case]) -> None:
@@ -271,8 +274,14 @@ def _check_files(cases: list[Case], root: Path) -> None:
         )
 
 
-def _check_labels(cases: list[Case]) -> None:
+def _check_labels(cases: list[Case], config: CohortConfig) -> None:
     without = [case.case_id for case in cases if not case.has_label]
+    if config.label_groups and len(without) == len(cases):
+        raise InputError(
+            "cohort.label_groups is set and the cohort has no labels",
+            found=f"{len(cases)} images alone",
+            next_step="Say where the labels are (cohort.labels), or remove the groups",
+        )
     if without and len(without) < len(cases):
         raise InputError(
             f"{len(without)} of {len(cases)} images have no label while the others do",

@@ -75,7 +75,7 @@ def plan_cohort(cohort_config: CohortConfig, *, progress: bool = True) -> tuple[
     content, machine = fingerprint(cohort, _measure_all(cohort, progress)), describe_machine()
     proposed = plan(content, machine)
     proposed["cohort"] = {**cohort_config.model_dump(mode="json", exclude_defaults=True), "modality": cohort.modality}
-    if cohort.label_names:
+    if cohort.label_names and not cohort_config.label_groups:
         proposed["cohort"]["label_names"] = dict(cohort.label_names)
     proposed["name"] = _name(cohort_config)
     config = parse_config(proposed)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from synthmed.cohort.case import Case, Cohort
 from synthmed.cohort.fingerprint import fingerprint
+from synthmed.cohort.matching import summary
 from synthmed.cohort.read import read_cohort, split_by_subject
 from synthmed.config import Config
 from synthmed.errors import InputError
@@ -68,6 +69,7 @@ def prepare(config: Config, out: Path, *, progress: bool = True) -> None:
     """
     cohort = read_cohort(config.cohort)
     space = make_space(config, cohort)
+    _check_region(space, cohort)
     staging = Staging(Path(out))
     with storage_errors(staging.root):
         entries = prepare_cases(cohort, space, staging, progress=progress)
@@ -101,6 +103,8 @@ def make_space(config: Config, cohort: Cohort, label_values: tuple[int, ...] = (
         percentiles=settings.percentiles,
         intensity_range=settings.intensity_range,
         modality=cohort.modality,
+        mask=settings.mask,
+        centre=settings.centre,
         label_values=label_values,
         label_names={value: name for value, name in cohort.label_names.items() if value in label_values},
     )
@@ -111,6 +115,7 @@ def _label_values(cohort: Cohort, sides: Mapping[str, Cohort], entries: Mapping[
     if not cohort.cases[0].has_label:
         return ()
     found = {side: _values(c.cases, entries) for side, c in sides.items()}
+    _check_groups(cohort, set().union(*found.values()))
     known = {0} | found["train"] | {int(value) for value in cohort.label_names}
     strange = sorted(found["holdout"] - known)
     if strange:
@@ -126,6 +131,29 @@ def _label_values(cohort: Cohort, sides: Mapping[str, Cohort], entries: Mapping[
     return tuple(sorted(known))
 
 
+def _check_region(space: Space, cohort: Cohort) -> None:
+    """Refuse a mask or a centre that needs labels where there are none, before any case is looked at."""
+    asked = next((key for key in ("mask", "centre") if getattr(space, key) == "label"), None)
+    if asked and not any(case.has_label for case in cohort.cases):
+        raise InputError(
+            f"preprocess.{asked} is label and the cohort has no labels",
+            found=f"{len(cohort.cases)} images alone",
+            next_step=f"Say where the labels are (cohort.labels), or remove preprocess.{asked}",
+        )
+
+
+def _check_groups(cohort: Cohort, found: set[int]) -> None:
+    groups = cohort.cases[0].label_groups
+    empty = next((value for value in groups if value not in found), None)
+    if empty is not None:
+        sources = [str(value) for value in groups[empty]]
+        raise InputError(
+            f"Label group {empty} ({cohort.label_names[empty]}) matches nothing in the cohort",
+            found=f"no voxel of value {summary(sources)}",
+            next_step="Correct the group's values in cohort.label_groups, or remove it",
+        )
+
+
 def _values(cases: Iterable[Case], entries: Mapping[str, Entry]) -> set[int]:
     return {value for case in cases for value in entries[case.case_id].facts.label_voxels or {}}
 
@@ -138,9 +166,11 @@ def _warnings(cohort: Cohort, near: list[tuple[str, str, float]], entries: Mappi
         sorted(_values(cohort.cases, entries) - {int(v) for v in cohort.label_names}) if cohort.label_names else []
     )
     empty = [case.case_id for case in cohort.cases if entries[case.case_id].facts.label_voxels == {}]
+    left = sorted({value for case in cohort.cases for value in entries[case.case_id].values_left_out})
     found = [
         (across, f"{across} near-duplicate pairs are of different patients: kept on one side of the split"),
         (len(cut), f"the grid cuts labels off in {len(cut)} cases, such as {cut[0] if cut else ''}"),
+        (len(left), f"label values in no group became background: {', '.join(map(str, left))}"),
         (len(unnamed), f"label values without a name: {', '.join(map(str, unnamed))}"),
         (len(empty), f"{len(empty)} labels are empty, such as {empty[0] if empty else ''}"),
     ]

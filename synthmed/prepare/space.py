@@ -14,6 +14,7 @@ from synthmed.volume import Affine, Geometry
 
 Array = TypeVar("Array")
 SMALLEST_INTEGER_RANGE = 255
+_UNASKED = {"mask": "none", "centre": "image"}
 _DIRECTIONS = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
 
 
@@ -36,6 +37,11 @@ class Space:
         Values in label files, ascending, background 0 first; a value's place is its class index. Empty where the
         cohort has no labels.
     label_names : mapping of label value to structure
+    mask : str
+        ``"label"`` where everything outside the label files' values was set to the low end of the range, else
+        ``"none"``.
+    centre : str
+        What the grid was centred on: ``"image"`` (the field of view), ``"label"`` or ``"foreground"``.
     """
 
     grid: tuple[int, int, int]
@@ -47,6 +53,8 @@ class Space:
     modality: str = "MR"
     label_values: tuple[int, ...] = ()
     label_names: Mapping[int, str] = field(default_factory=dict)
+    mask: str = "none"
+    centre: str = "image"
 
     def structure(self, value: int) -> str:
         """Return the name of a label value; ``label_<value>`` where none is declared."""
@@ -82,8 +90,8 @@ class Space:
         return Geometry(self.grid, self.affine)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types; `from_json` reads them back to an equal value."""
-        content = asdict(self)
+        """Return plain JSON types, without options that nobody took; `from_json` reads them back to an equal value."""
+        content = {key: value for key, value in asdict(self).items() if _UNASKED.get(key) != value}
         content["label_names"] = {str(value): name for value, name in self.label_names.items()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
 

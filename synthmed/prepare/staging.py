@@ -19,10 +19,11 @@ from synthmed.cohort.matching import summary
 from synthmed.errors import InputError
 from synthmed.files import read_json, sha256_file, sha256_json, write_json, write_text
 from synthmed.io import write_volume
+from synthmed.label_groups import group_labels, left_out
 from synthmed.prepare.space import Space
 from synthmed.prepare.transform import Record, preprocess
 
-PROCEDURE = 1
+PROCEDURE = 2
 """Version of the preprocessing: raised when the voxels it writes change, so that old cases are prepared again."""
 SIDES = ("train", "holdout")
 
@@ -41,6 +42,8 @@ class Entry:
     facts : Facts
     record : Record
     label_voxels_cut : int
+    values_left_out : tuple of int
+        Values of the label file that are in no group.
     """
 
     recipe: str
@@ -50,16 +53,19 @@ class Entry:
     facts: Facts
     record: Record
     label_voxels_cut: int
+    values_left_out: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**self.__dict__, "facts": self.facts.to_json(), "record": self.record.to_json()}
+        plain = {"facts": self.facts.to_json(), "record": self.record.to_json()}
+        return {**self.__dict__, **plain, "values_left_out": list(self.values_left_out)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Entry:
         """Read what `to_json` wrote."""
         facts, record = Facts.from_json(content["facts"]), Record.from_json(content["record"])
-        return cls(**{**content, "facts": facts, "record": record})
+        left = tuple(content.get("values_left_out", ()))
+        return cls(**{**content, "facts": facts, "record": record, "values_left_out": left})
 
 
 class Staging:
@@ -171,12 +177,14 @@ def prepare_case(case: Case, space: Space, staging: Staging) -> Entry:
     source = case.digest()
     label_digest = sha256_file(case.label) if case.label else ""
     settings = {key: value for key, value in space.to_json().items() if not key.startswith("label_")}
-    recipe = sha256_json([PROCEDURE, source, label_digest, settings])
+    groups = {str(value): list(sources) for value, sources in case.label_groups.items()}
+    recipe = sha256_json([PROCEDURE, source, label_digest, settings, groups])
     known = staging.entry(case.case_id, recipe)
     if known is not None:
         return known
-    image, label = case.read()
-    done = preprocess(image, label, space)
+    image, filed = case.read_files()
+    label = None if filed is None else group_labels(filed, case.label_groups)
+    done = preprocess(image, label, space, filed)
     written = {}
     for kind, volume, dtype in (("images", done.image, space.image_type), ("labels", done.label, "int16")):
         if volume is not None:
@@ -184,6 +192,8 @@ def prepare_case(case: Case, space: Space, staging: Staging) -> Entry:
             write_volume(file, volume, dtype=dtype, description="PREPARED")  # type: ignore[arg-type]
             written[kind] = sha256_file(file)
     voxels = hashlib.sha256(np.ascontiguousarray(done.image.array).tobytes()).hexdigest()
-    entry = Entry(recipe, source, voxels, written, measure(image, label), done.record, done.label_voxels_cut)
+    left = () if filed is None or label is None else left_out(filed, label)
+    facts = measure(image, label)
+    entry = Entry(recipe, source, voxels, written, facts, done.record, done.label_voxels_cut, left)
     write_json(staging.folder / "entries" / f"{case.case_id}.json", entry.to_json())
     return entry

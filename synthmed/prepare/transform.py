@@ -1,6 +1,6 @@
 """From a patient's own grid to the shared one and back, along the scan's own axes.
 
-Axes are permuted and flipped, resampled to the spacing, and cropped or padded about the centre. An oblique scan keeps
+Axes are permuted and flipped, resampled to the spacing, and cropped or padded about a centre. An oblique scan keeps
 its obliquity: its affine says so, and no voxel is interpolated for the sake of rotation.
 """
 
@@ -12,15 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from synthmed.errors import InputError
+from synthmed.prepare.region import inside, masked, middle
+from synthmed.prepare.resample import Array, Resampling, Triple, interpolate, resample_image, resample_label
 from synthmed.prepare.space import Space
 from synthmed.volume import Affine, Geometry, Volume, reorient
-
-Triple = tuple[int, int, int]
-Array = NDArray[np.float32]
 
 SAME_SPACING = 1e-3
 """Spacings that differ by less than this share are taken as equal, so that nothing is interpolated needlessly."""
@@ -63,6 +60,11 @@ class Record:
         shapes = zip(self.oriented_shape, self.resampled_shape, self.ratio, strict=True)
         return tuple((n - 1) / 2 - (m - 1) / 2 * r for n, m, r in shapes)
 
+    @property
+    def resampling(self) -> Resampling:
+        """How the oriented volume came to the shared spacing."""
+        return Resampling(self.ratio, self.first, self.resampled_shape)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
         content = asdict(self)
@@ -85,7 +87,7 @@ class Preprocessed:
     Attributes
     ----------
     image : Volume, shape (1, I, J, K), units of `Space.intensity_range`
-    label : Volume or None, original label values
+    label : Volume or None, label values as given
     record : Record
     label_voxels_cut : int
         Labelled voxels, at the target spacing, that the grid did not hold.
@@ -97,33 +99,41 @@ class Preprocessed:
     label_voxels_cut: int = 0
 
 
-def preprocess(image: Volume, label: Volume | None, space: Space) -> Preprocessed:
-    """Orient, resample, normalise and fit one case to the grid; the affines stay true to the patient.
+def preprocess(image: Volume, label: Volume | None, space: Space, filed: Volume | None = None) -> Preprocessed:
+    """Mask, orient, resample, normalise and fit one case to the grid; the affines stay true to the patient.
 
     Parameters
     ----------
     image : Volume, shape (1, I, J, K)
     label : Volume, shape (1, I, J, K), on the image's grid; or None
     space : Space
+    filed : Volume, optional
+        The label before its values were grouped, which mask and centre follow; by default `label`.
 
     Raises
     ------
     InputError
-        If the image has several channels, holds NaN or infinities, is constant, or the label lies on another grid or
-        holds values that are not whole numbers from 0.
+        If the image has several channels, holds NaN or infinities, is constant (inside the mask), the label lies on
+        another grid or holds values that are not whole numbers from 0, or mask or centre need a label that is not
+        there.
     """
     _check_image(image)
-    if label is not None:
-        _check_label(label, image)
-    source_range = _source_range(image.array, space)
-    record = _plan(image.geometry, space, source_range)
-    oriented = reorient(image, space.orientation)
-    resampled = _resample(oriented.array, record, nearest=False)
+    filed = label if filed is None else filed
+    if filed is not None:
+        _check_label(filed, image)
+    mask = inside(filed, space)
+    source_range = _source_range(image.array if mask is None else image.array[mask], space)
+    oriented = reorient(masked(image, mask, source_range[0]), space.orientation)
+    turned = None if filed is None else reorient(filed, space.orientation)
+    record = _plan(
+        image.geometry, oriented.geometry, space, source_range, middle(oriented, turned, space, source_range)
+    )
+    resampled = resample_image(oriented.array, record.resampling)
     fitted = _fit(_rescale(resampled, record), record.start, record.grid, space.intensity_range[0])
     affine = _grid_affine(oriented.affine, record)
     if label is None:
         return Preprocessed(Volume(fitted, affine), None, record)
-    whole = _resample(reorient(label, space.orientation).array, record, nearest=True)
+    whole = resample_label(reorient(label, space.orientation).array, record.resampling)
     kept = _fit(whole, record.start, record.grid, 0.0)
     cut = int(np.count_nonzero(whole) - np.count_nonzero(kept))
     return Preprocessed(Volume(fitted, affine), Volume(kept, affine), record, cut)
@@ -156,7 +166,7 @@ def restore(array: Array, record: Record, *, nearest: bool = False, fill: float 
     resampled = _fit(array, back, record.resampled_shape, value)  # type: ignore[arg-type]
     inverse = tuple(1 / r for r in record.ratio)
     first = tuple(-a / r for a, r in zip(record.first, record.ratio, strict=True))
-    oriented = _interpolate(resampled, inverse, first, record.oriented_shape, nearest=nearest)
+    oriented = interpolate(resampled, Resampling(inverse, first, record.oriented_shape), order=0 if nearest else 1)
     turned = reorient(Volume(oriented, _oriented_affine(record)), record.source.orientation)
     return Volume(turned.array, record.source.affine)
 
@@ -198,15 +208,19 @@ def _source_range(array: Array, space: Space) -> tuple[float, float]:
     return low, high
 
 
-def _plan(source: Geometry, space: Space, source_range: tuple[float, float]) -> Record:
-    corner = Volume(np.zeros((1, *source.shape), dtype=np.float32), source.affine)
-    oriented = reorient(corner, space.orientation).geometry
+def _plan(
+    source: Geometry, oriented: Geometry, space: Space, source_range: tuple[float, float], centre: tuple[float, ...]
+) -> Record:
+    """Return the record of a volume whose voxel `centre`, an oriented index, goes nearest to the grid's centre."""
     ratio, resampled = [], []
     for n, s, t in zip(oriented.shape, oriented.spacing, space.spacing, strict=True):
         same = abs(t / s - 1) < SAME_SPACING
         ratio.append(1.0 if same else t / s)
         resampled.append(n if same else max(1, round(n * s / t)))
-    start = tuple((m - g) // 2 for m, g in zip(resampled, space.grid, strict=True))
+    sides = zip(oriented.shape, resampled, space.grid, ratio, centre, strict=True)
+    # Halves go down; six decimals keep them halves.
+    corner = ((m - g) / 2 + (c - (n - 1) / 2) / r for n, m, g, r, c in sides)
+    start = tuple(math.ceil(round(c, 6) - 0.5) for c in corner)
     return Record(
         source=source,
         orientation=space.orientation,
@@ -218,35 +232,6 @@ def _plan(source: Geometry, space: Space, source_range: tuple[float, float]) -> 
         source_range=source_range,
         intensity_range=space.intensity_range,
     )
-
-
-def _resample(array: Array, record: Record, *, nearest: bool) -> Array:
-    """Blur to the target's point spread where that is coarser, then interpolate.
-
-    References
-    ----------
-    Cardoso et al. 2015, scale factor point spread function matching, doi 10.1007/978-3-319-24571-3_81: the Gaussian
-    that takes a voxel of width s to one of width t has variance (t^2 - s^2) / (8 ln 2).
-    """
-    if not nearest:
-        sigma = [math.sqrt(max(0.0, r * r - 1.0) / (8 * math.log(2))) for r in record.ratio]
-        if any(sigma):
-            array = np.stack([ndimage.gaussian_filter(channel, sigma, mode="nearest") for channel in array])
-    return _interpolate(array, record.ratio, record.first, record.resampled_shape, nearest=nearest)
-
-
-def _interpolate(
-    array: Array, ratio: tuple[float, ...], first: tuple[float, ...], shape: Triple, *, nearest: bool
-) -> Array:
-    if all(r == 1.0 for r in ratio):
-        return array
-    moved = [
-        ndimage.affine_transform(
-            channel, ratio, first, output_shape=shape, order=0 if nearest else 1, mode="nearest", prefilter=False
-        )
-        for channel in array
-    ]
-    return np.stack(moved)
 
 
 def _rescale(array: Array, record: Record) -> Array:
