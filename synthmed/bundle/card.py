@@ -45,7 +45,7 @@ So treat this directory as data derived from patients: give it to those whom the
 under an agreement, and not to the public on the strength of the samples' audit. Volumes drawn with another seed,
 condition or setting were not audited either: audit them (`python -m privacy audit --help`) before passing them on."""
 
-_LIMITS = """## Intended use and limits
+LIMITS = """## Intended use and limits
 
 - For developing, pre-training and testing methods, and for teaching.
 - Not for diagnosis, treatment, or any claim about a person.
@@ -66,7 +66,7 @@ def render_model_card(model: ApprovedModel) -> str:
         _made(model),
         _audit(model),
         _WEIGHTS,
-        _LIMITS,
+        LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -18,6 +18,7 @@ import typer
 from synthmed.cli import (  # noqa: F401 (their verbs register themselves)
     doctor,
     making,
+    pretrained,
     releasing,
     reporting,
     sending,

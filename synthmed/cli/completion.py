@@ -13,6 +13,13 @@ def targets(incomplete: str) -> list[str]:
     return [name for name in shipped_configs() if name.startswith(incomplete)]
 
 
+def models(incomplete: str) -> list[str]:
+    """Return the pretrained models that begin so; where there is none the shell offers files."""
+    from synthmed.models.library import shipped_models
+
+    return [name for name in shipped_models() if name.startswith(incomplete)]
+
+
 def settings(incomplete: str) -> list[str]:
     """Return the keys that ``--set`` takes and that begin so."""
     from synthmed.config import Config

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from synthmed.cli import completion
 from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.cli.common import (
@@ -24,6 +25,14 @@ from synthmed.cli.common import (
     is_cohort,
     say,
     stages,
+)
+from synthmed.cli.pretrained import (
+    Conditions,
+    PretrainedModel,
+    SampleFolder,
+    SampleSeed,
+    check_options_of_a_run,
+    draw_pretrained,
 )
 from synthmed.errors import ConfigError
 
@@ -114,19 +123,32 @@ def train(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet
 
 @app.command()
 def generate(
-    target: Target,
-    number: Annotated[int | None, typer.Option("-n", "--num-samples", help="How many volumes.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Argument(help="A configuration or the directory of a run.", autocompletion=completion.targets),
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("-n", "--num-samples", help="How many volumes [default: the run's; of a model 16].")
+    ] = None,
+    model: PretrainedModel = None,
+    output: SampleFolder = None,
+    seed: SampleSeed = None,
+    condition: Conditions = None,
     run_dir: RunDir = None,
     set_: Set = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> Answer:
-    """Draw labelled volumes from the model.
+    """Draw labelled volumes from a run's model, or from a pretrained one.
 
-    Goes on where it stopped, and extends a smaller set.
+    Goes on where it stopped, and extends a smaller set. With --model NAME it needs no run and no scans (see
+    `synthmed models`), and --set takes the keys of sampling.
 
     Example: synthmed generate runs/hippocampus_mri -n 500
     """
+    if model is not None:
+        return draw_pretrained(model, target, number, output, seed, condition, run_dir, set_, quiet, json)
+    check_options_of_a_run(target, output, seed, condition)
     overrides = [*(set_ or ()), *([f"sampling.num_samples={number}"] if number is not None else [])]
     run = stages(target, run_dir, overrides, quiet, "generate")
     count, folder = run.config.sampling.num_samples, run.stage("generate")

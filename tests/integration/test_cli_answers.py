@@ -23,8 +23,21 @@ from synthmed.cli.answer import FLAG, SCHEMA
 from synthmed.errors import ConfigError
 from synthmed.files import write_json
 
-DATA_VERBS = {"plan", "prepare", "generate", "evaluate", "audit", "run", "export", "verify", "send", "doctor"}
-NO_WORK = {"verify", "keygen", "bundle", "doctor", "report"}
+DATA_VERBS = {
+    "plan",
+    "prepare",
+    "generate",
+    "evaluate",
+    "audit",
+    "run",
+    "export",
+    "verify",
+    "send",
+    "doctor",
+    "models",
+    "publish",
+}
+NO_WORK = {"verify", "keygen", "bundle", "doctor", "report", "models"}
 """Verbs that show no progress, so that there is nothing for ``--quiet`` to leave out."""
 Invoke = Callable[..., tuple[int, str, str]]
 

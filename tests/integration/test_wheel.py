@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_wheel_holds_what_it_must_and_nothing_else(wheel: Path) -> None:
         assert expected <= set(names)
     assert {f"synthmed/report/assets/{name}" for name in ("page.css", "viewer.js")} <= set(names)
     assert {f"synthmed/configs/{p.name}" for p in (ROOT / "configs").glob("*.yaml")} <= set(names)
+    weights = ROOT / "synthmed" / "weights"
+    assert {p.relative_to(ROOT).as_posix() for p in weights.rglob("*") if p.is_file()} <= set(names)
     assert {f"privacy/policies/{name}.yaml" for name in ("default", "research", "strict")} <= set(names)
     assert {n.split("/")[0].split("-")[0] for n in names} == {"synthmed", "privacy"}
     assert any(n.endswith("licenses/LICENSE") for n in names)
@@ -87,6 +90,16 @@ def test_configurations_and_policies_are_found(installed: Installed) -> None:
     assert installed.python(code).endswith("site-packages/synthmed/configs/phantom.yaml")
     code = "from privacy.policy import BUNDLED, load_policy; print(*(load_policy(n).name for n in BUNDLED))"
     assert installed.python(code) == "default research strict"
+
+
+def test_pretrained_models_are_found(installed: Installed) -> None:
+    from synthmed.models.library import shipped_models
+
+    done = installed.run("synthmed", "models", "--json")
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)["result"]["models"]
+    assert [model["name"] for model in listed] == list(shipped_models())
+    assert all("site-packages" in model["folder"] for model in listed)
 
 
 def test_the_release_can_be_verified_from_the_wheel(installed: Installed) -> None:
