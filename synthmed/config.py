@@ -175,6 +175,10 @@ class SamplingConfig(_Section):
     timestep_shift: float = Field(3.0, ge=1.0, le=20.0)
     guidance_scale: float = Field(1.0, ge=0.0, le=20.0)
     batch_size: int = Field(8, ge=1)
+    finish: bool = Field(True, description="add the noise that decoding loses; exact background; no crumbs of labels")
+    redraws: int = Field(
+        10, ge=0, le=1000, description="further draws of a volume that is out of the real range; 0: none is looked at"
+    )
 
 
 class EvaluationConfig(_Section):

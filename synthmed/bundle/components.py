@@ -22,6 +22,8 @@ from synthmed.files import read_json
 from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser
 from synthmed.models.denoiser import Denoiser, build_denoiser
+from synthmed.models.finish import Finish
+from synthmed.models.screen import Screen
 from synthmed.prepare.space import Space
 from synthmed.sampling.generate import Order, generate_volumes
 
@@ -57,7 +59,7 @@ def load_autoencoder(
     weights : str or Path
         A state dictionary that `torch.load` reads.
     record : str or Path
-        The JSON file that came with it: digests and space.
+        The JSON file that came with it: digests, space, finish and screen.
     device : str or torch.device
 
     Raises
@@ -67,7 +69,9 @@ def load_autoencoder(
     """
     content = _filled(network, Path(weights), Path(record))
     space = Space.from_json(_entry(content, "space", record))
-    return LoadedAutoencoder(network.to(device).eval(), space, str(_entry(content, "digest", record)))
+    finish = Finish.from_json(_entry(content, "finish", record))
+    screen = Screen.from_json(_entry(content, "screen", record))
+    return LoadedAutoencoder(network.to(device).eval(), space, str(_entry(content, "digest", record)), finish, screen)
 
 
 def load_denoiser(

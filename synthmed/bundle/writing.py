@@ -70,7 +70,9 @@ def _write_network(stem: Path, network: nn.Module, record: Mapping[str, Any]) ->
 
 
 def _autoencoder_record(model: ApprovedModel) -> dict[str, Any]:
-    return {"digest": model.autoencoder.digest, "space": model.autoencoder.space.to_json()}
+    autoencoder = model.autoencoder
+    parts = {name: getattr(autoencoder, name).to_json() for name in ("space", "finish", "screen")}
+    return {"digest": autoencoder.digest, **parts}
 
 
 def _denoiser_record(model: ApprovedModel) -> dict[str, Any]:

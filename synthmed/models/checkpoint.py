@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ from synthmed.errors import ConfigError, InputError
 from synthmed.files import atomic_path, read_json, sha256_file, write_json
 from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
 from synthmed.models.denoiser import Denoiser, LatentShape, build_denoiser
+from synthmed.models.finish import Finish
+from synthmed.models.screen import Screen
 from synthmed.models.storage import halve, quantise, restore
 from synthmed.prepare.space import Space
 
@@ -44,11 +46,17 @@ class LoadedAutoencoder:
         The grid and units that it was trained on.
     digest : str
         SHA-256 of its weights.
+    finish : Finish
+        What decoded volumes lack of scans.
+    screen : Screen
+        The range that samples keep to.
     """
 
     model: LabelledAutoencoder
     space: Space
     digest: str
+    finish: Finish = field(default_factory=Finish)
+    screen: Screen = field(default_factory=Screen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +181,8 @@ def load_autoencoder(directory: Path, device: str | torch.device = "cpu") -> Loa
     model = build_autoencoder(config, int(_entry(record, "num_classes", directory)))
     _load_strictly(model, tensors, directory)
     space = Space.from_json(_entry(record, "space", directory))
-    return LoadedAutoencoder(model.to(device).eval(), space, record["weights_sha256"])
+    finish, screen = Finish.from_json(record.get("finish", {})), Screen.from_json(record.get("screen", {}))
+    return LoadedAutoencoder(model.to(device).eval(), space, record["weights_sha256"], finish, screen)
 
 
 def load_denoiser(directory: Path, device: str | torch.device = "cpu") -> LoadedDenoiser:

@@ -1,9 +1,10 @@
 """From trained models to volumes on disk: one seed a volume, decoded one by one, resumable after a kill.
 
-A volume is a function of the models, the settings, the run's seed and its own index. Latents are drawn in chunks
-aligned on the index (0 .. b-1, b .. 2b-1, ...), always whole, so that a volume's arithmetic, and therefore its bytes,
-are the same however many are asked for and wherever an earlier run stopped. Another `batch_size` changes the order of
-floating-point sums, and so the last bits.
+A volume is a function of the models, the settings, the run's seed and its own index; one that is out of the real
+cohort's range is drawn again, from a seed of its own. Latents are drawn in chunks aligned on the index (0 .. b-1,
+b .. 2b-1, ...), always whole, so that a volume's arithmetic, and therefore its bytes, are the same however many are
+asked for and wherever an earlier run stopped. Another `batch_size` changes the order of floating-point sums, and so
+the last bits.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from synthmed.config import SamplingConfig
 from synthmed.diffusion.process import PATHS, guided_denoiser, start_time
 from synthmed.diffusion.samplers import SAMPLERS, draw_noise, time_grid
-from synthmed.errors import ConfigError
+from synthmed.errors import ConfigError, TrainingDiverged
 from synthmed.files import sha256_json
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
 from synthmed.models.devices import resolve_device
-from synthmed.prepare.space import from_network, label_from_network
+from synthmed.prepare.space import Space, from_network, label_from_network
 from synthmed.sampling.generated import Row, append_row, begin, finished_rows, volume_name, write_pair, write_table
 from synthmed.volume import Volume
 
 Condition = Mapping[str, Any]
+_FINISH_STREAM = 1
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class Order:
     conditions: Sequence[Condition] | None = None
 
 
-def volume_seed(seed: int, index: int) -> int:
-    """Return the seed of volume `index`, 63 bits, from the run's seed and nothing else."""
-    state = np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)
+def volume_seed(seed: int, index: int, redraw: int = 0) -> int:
+    """Return the seed of volume `index`, 63 bits, from the run's seed and how often the volume was drawn before."""
+    key = (index, redraw) if redraw else (index,)
+    state = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 
@@ -95,15 +99,48 @@ def sample_latents(
     return latent * denoiser.latent_std + denoiser.latent_mean
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A sample on the networks' scale.
+
+    Attributes
+    ----------
+    image : ndarray, shape (1, I, J, K), float32 in [-1, 1] once finished
+    classes : ndarray, shape (1, I, J, K), uint8 class index; or None for a model without labels
+    """
+
+    image: NDArray[np.float32]
+    classes: NDArray[np.uint8] | None
+
+    def volumes(self, space: Space) -> tuple[Volume, Volume | None]:
+        """Return image and label map in the release's units and values, on the canonical affine."""
+        image = Volume(from_network(self.image, space), space.affine)
+        if self.classes is None:
+            return image, None
+        return image, Volume(label_from_network(self.classes, space), space.affine)
+
+
 @torch.inference_mode()
-def decode_volume(autoencoder: LoadedAutoencoder, latent: Tensor) -> tuple[Volume, Volume | None]:
-    """Decode one latent (C, i, j, k) to an image in the release's units and a label map, on the canonical affine."""
-    space = autoencoder.space
-    image, logits = autoencoder.model.decode(latent[None])
-    volume = Volume(from_network(image[0].float().cpu().numpy(), space), space.affine)
-    if logits is None or space.num_classes < 2:
-        return volume, None
-    return volume, Volume(label_from_network(logits[0].argmax(0)[None].cpu().numpy(), space), space.affine)
+def decode_latent(autoencoder: LoadedAutoencoder, latent: Tensor, seed: int, *, finish: bool = True) -> Drawn:
+    """Decode one latent and finish it.
+
+    Parameters
+    ----------
+    latent : Tensor, shape (C, i, j, k)
+    seed : int
+        Of the volume; it decides the noise that `Finish` adds.
+    finish : bool
+        False leaves what the decoder gave.
+    """
+    decoded, logits = autoencoder.model.decode(latent[None])
+    image, classes = decoded[0].float().cpu().numpy(), None
+    if logits is not None and autoencoder.space.num_classes > 1:
+        classes = logits[0].argmax(0)[None].cpu().numpy().astype(np.uint8)
+    if not finish:
+        return Drawn(image, classes)
+    rng = np.random.default_rng([seed, _FINISH_STREAM])
+    finished = autoencoder.finish.image(image, rng)
+    return Drawn(finished, None if classes is None else autoencoder.finish.labels(classes))
 
 
 def generate(
@@ -142,6 +179,8 @@ def generate(
     ConfigError
         If the models do not belong together, a condition does not fit, or `out` was begun with another model or
         other settings.
+    TrainingDiverged
+        If a volume stays out of the real cohort's range after `sampling.redraws` further draws.
     StorageError
         If the disk is full; a second call resumes.
     """
@@ -165,13 +204,36 @@ def generate_volumes(
     with tqdm(total=count, initial=len(rows), desc="generate", unit="volume", disable=not progress) as bar:
         for index, latent in _latents(denoiser, order, missing):
             name, condition = volume_name(index), _condition(denoiser, order, index)
-            digests = write_pair(out, name, *decode_volume(autoencoder, latent), autoencoder.space)
+            seed, drawn = _in_range(autoencoder, denoiser, order, index, latent)
+            digests = write_pair(out, name, *drawn.volumes(autoencoder.space), autoencoder.space)
             text = json.dumps(condition, sort_keys=True, ensure_ascii=False)
-            row = rows[name] = Row(name, volume_seed(order.seed, index), text, *digests)
+            row = rows[name] = Row(name, seed, text, *digests)
             append_row(out, row)
             bar.update()
     write_table(out, rows.values())
     return out
+
+
+def _in_range(
+    autoencoder: LoadedAutoencoder, denoiser: LoadedDenoiser, order: Order, index: int, latent: Tensor
+) -> tuple[int, Drawn]:
+    """Return the first draw of a volume that passes the screen, with its seed; each redraw is sampled by itself."""
+    settings, space, reason = order.sampling, autoencoder.space, ""
+    for redraw in range(settings.redraws + 1):
+        seed = volume_seed(order.seed, index, redraw)
+        if redraw:
+            latent = sample_latents(denoiser, [seed], [_condition(denoiser, order, index)], settings)[0]
+        drawn = decode_latent(autoencoder, latent, seed, finish=settings.finish)
+        structures = [space.structure(value) for value in space.label_values[1:]]
+        classes = None if drawn.classes is None else drawn.classes[0]
+        reason = autoencoder.screen.outside(drawn.image[0], classes, structures) if settings.redraws else ""
+        if not reason:
+            return seed, drawn
+    raise TrainingDiverged(
+        f"No draw of {volume_name(index)} is in the range of real scans",
+        found=f"after {settings.redraws + 1} draws: {reason}",
+        next_step="Train longer, or set sampling.redraws=0 to take every draw as it is",
+    )
 
 
 def _load(autoencoder_dir: Path, denoiser_dir: Path, device: str) -> tuple[LoadedAutoencoder, LoadedDenoiser]:
@@ -215,4 +277,5 @@ def _record(autoencoder: LoadedAutoencoder, denoiser: LoadedDenoiser, order: Ord
         "seed": order.seed,
         "conditions": sha256_json(asked) if asked else "drawn",
         "space": autoencoder.space.to_json(),
+        "appearance": sha256_json([autoencoder.finish.to_json(), autoencoder.screen.to_json()]),
     }

@@ -23,6 +23,7 @@ from synthmed.models.denoiser import build_denoiser
 from synthmed.models.devices import make_fabric
 from synthmed.prepare.prepared import PreparedSplit, load_space, load_split
 from synthmed.prepare.space import Space
+from synthmed.training.appearance import fit_finish, fit_screen
 from synthmed.training.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
 from synthmed.training.loop import Outcome, Task, fit
 from synthmed.training.objectives import (
@@ -134,6 +135,8 @@ def train_autoencoder(
         "architecture": architecture.model_dump(mode="json"),
         "num_classes": num_classes,
         "space": space.to_json(),
+        "finish": fit_finish(model, train, fabric).to_json(),
+        "screen": fit_screen(train).to_json(),
         **_history(config, outcome, fabric, measurements),
     }
     return _write(fabric, out, "autoencoder", outcome, record)
