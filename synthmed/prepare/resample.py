@@ -1,4 +1,4 @@
-"""From one spacing to another along the axes: images by point spread and interpolation, labels by majority."""
+"""From one spacing to another along the axes: images by point spread, labels by the share that each fills."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ Triple = tuple[int, int, int]
 Array = NDArray[np.float32]
 _REACH = 4.0
 """Standard deviations after which the point spread is cut off, as scipy does."""
+_HEAVIEST = 2.0
+"""A value may win a voxel of which another fills at most this many times as much."""
+_ROUNDS = 12
+Share = tuple[NDArray[np.intp], Array]
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,21 @@ def resample_image(array: Array, how: Resampling) -> Array:
 
 
 def resample_label(array: Array, how: Resampling) -> Array:
-    """Give every target voxel the value that fills most of it; where the target is nowhere coarser, the nearest one.
+    """Give every target voxel the value that fills most of it, volumes kept; where nowhere coarser, the nearest one.
 
-    Each value is seen through the point spread of the image, so that label and image agree about partial volume. What
-    is thinner than half a target voxel is lost; a tie goes to the lowest value.
+    Each value is seen through the point spread of the image, so that label and image agree about partial volume. The
+    largest share alone would thin out what is thin: 4 mm voxels would lose a fifth of the ventricles. So shares are
+    weighed, by at most `_HEAVIEST`, until every value has the volume that it came with. A tie goes to the lowest value.
 
     Parameters
     ----------
     array : ndarray, shape (1, I, J, K), whole numbers from 0
     how : Resampling
+
+    References
+    ----------
+    Aurenhammer, Hoffmann and Aronov 1998, doi 10.1007/PL00009187: weights exist that make the best assignment one of
+    given sizes.
     """
     if not any(how.sigma):
         return interpolate(array, how, order=0)
@@ -77,13 +87,9 @@ def resample_label(array: Array, how: Resampling) -> Array:
     boxes = ndimage.find_objects(values)
     everywhere = tuple(slice(0, n) for n in values.shape)
     places = [(0, everywhere), *((value, box) for value, box in enumerate(boxes, 1) if box is not None)]
-    most = np.full(how.shape, -1.0, dtype=np.float32)
-    winner = np.zeros(how.shape, dtype=np.float32)
-    for value, box in places:
-        share = _share(values, value, box, how)
-        better = share > most
-        most[better], winner[better] = share[better], value
-    return winner[None]
+    shares = [_share(values, value, box, how) for value, box in places]
+    kinds = np.asarray([value for value, _ in places], dtype=np.float32)
+    return kinds[_assign(shares, math.prod(how.shape))].reshape(1, *how.shape)
 
 
 def interpolate(array: Array, how: Resampling, *, order: int) -> Array:
@@ -106,8 +112,8 @@ def interpolate(array: Array, how: Resampling, *, order: int) -> Array:
     return np.stack(moved)
 
 
-def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Resampling) -> Array:
-    """Return how much of each target voxel a value fills, to four decimals; `box` holds every voxel of the value."""
+def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Resampling) -> Share:
+    """Return the target voxels that a value fills in part, and how much, to four decimals; `box` holds the value."""
     sigma = how.sigma
     reach = [math.ceil(_REACH * s) + 1 for s in sigma]
     near = tuple(
@@ -115,7 +121,30 @@ def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Res
     )
     blurred = np.zeros(values.shape, dtype=np.float32)
     blurred[near] = _blur((values[near] == value).astype(np.float32), sigma)
-    return interpolate(blurred[None], how, order=1)[0].round(4)
+    share = interpolate(blurred[None], how, order=1).ravel().round(4)
+    places = np.flatnonzero(share)
+    return places, share[places]
+
+
+def _assign(shares: Sequence[Share], voxels: int) -> NDArray[np.intp]:
+    """Return the index of each voxel's value, the shares weighed until the values' volumes are those of the shares."""
+    wanted = np.array([share.sum(dtype=np.float64) for _, share in shares])
+    weights = np.ones(len(shares))
+    for _ in range(_ROUNDS):
+        found = np.bincount(_largest(shares, weights, voxels), minlength=len(shares))
+        weights *= (wanted + 1) / (found + 1)
+        weights = np.clip(weights / np.exp(np.log(weights).mean()), 1 / _HEAVIEST, _HEAVIEST)
+    return _largest(shares, weights, voxels)
+
+
+def _largest(shares: Sequence[Share], weights: NDArray[np.float64], voxels: int) -> NDArray[np.intp]:
+    best, winner = np.zeros(voxels), np.zeros(voxels, dtype=np.intp)
+    for index, (places, share) in enumerate(shares):
+        score = share * weights[index]
+        better = score > best[places]
+        best[places[better]] = score[better]
+        winner[places[better]] = index
+    return winner
 
 
 def _blur(channel: Array, sigma: Sequence[float]) -> Array:
