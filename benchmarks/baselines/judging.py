@@ -1,0 +1,138 @@
+"""One judge for every set: utility, fidelity and privacy, with the run's own settings and functions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import privacy
+from baselines.source import Source
+from synthmed.evaluation import compare, structure_names
+from synthmed.evaluation.cases import Cases, real_cases, synthetic_cases
+from synthmed.evaluation.intervals import mean_interval, patient_weights, percentile_interval
+from synthmed.evaluation.utility import dice_on, train_segmenter
+from synthmed.files import read_json, sha256_file
+
+Array = NDArray[np.float64]
+Scores = list[list[list[float]]]
+CACHE = "steward/cache"
+MEASURED = (
+    "identity_matches",
+    "copy_rate",
+    "copy_rate_lower",
+    "copy_rate_upper",
+    "largest_score",
+    "largest_null_score",
+    "membership_p",
+    "recall",
+)
+
+
+def segmenter_scores(source: Source, cases: Cases, seeds: Sequence[int], steps: int, *, progress: str) -> Scores:
+    """Return the Dice on held-out patients of segmenters that were trained on `cases`, one a seed.
+
+    It is what `synthmed.evaluation.utility.measure_utility` measures of each of its sets, kept case by case, so that
+    the segmenter of real scans is trained once for all methods.
+
+    Returns
+    -------
+    list, shape (seeds, held-out cases, structures)
+    """
+    settings, holdout = source.run.config.evaluation, real_cases(source.holdout)
+    scores = []
+    for seed in seeds:
+        model = train_segmenter(
+            cases.images,
+            cases.segmentations,
+            source.space.num_classes,
+            steps=steps,
+            batch_size=settings.segmenter_batch_size,
+            seed=seed,
+            progress=progress,
+        )
+        scores.append(dice_on(model, holdout.images, holdout.segmentations, source.space.num_classes).tolist())
+    return scores
+
+
+def utility_of(scores: Scores, real: Scores, patients: Sequence[str], seed: int) -> dict[str, Any]:
+    """Return mean Dice and its ratio to that of real scans, each with an interval over held-out patients.
+
+    Parameters
+    ----------
+    scores, real : list, shape (seeds, held-out cases, structures)
+        Of a method, and of the training scans.
+    patients : sequence of str
+        Whose each held-out case is.
+    """
+    rng = np.random.default_rng(seed)
+    top, bottom = (np.asarray(values).mean(axis=(0, 2)) for values in (scores, real))
+    result: dict[str, Any] = {"dice": mean_interval(top, patients, rng=rng)}
+    result["dice_of_seeds"] = np.asarray(scores).mean(axis=(1, 2)).tolist()
+    if bottom.mean() > 0:
+        weights = patient_weights(patients, rng=rng)
+        below = weights @ bottom
+        draws = np.divide(weights @ top, below, out=np.full(len(below), np.nan), where=below > 0)
+        low, high = percentile_interval(draws)
+        result["ratio"] = {"value": float(top.mean() / bottom.mean()), "low": low, "high": high}
+    return result
+
+
+def fidelity_of(source: Source, folder: Path, seed: int) -> dict[str, Any]:
+    """Return everything that `synthmed.evaluation.compare` says of a set."""
+    i, j, k = source.space.spacing
+    return compare(
+        synthetic_cases(folder, source.space),
+        real_cases(source.train),
+        real_cases(source.holdout),
+        structure_names(source.space),
+        i * j * k,
+        seed=seed,
+    )
+
+
+def privacy_of(source: Source, folder: Path, out: Path, seed: int, *, progress: bool) -> dict[str, Any]:
+    """Audit a set as the pipeline does; what the audit learns from the real scans alone is shared.
+
+    The run's own audit is taken where it judged these very volumes under the same policy and seed.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``images/``.
+    out : Path
+        Receives ``steward/``, which stays home, and ``release/``.
+    """
+    found = _own_audit(source, folder, seed)
+    if found is None:
+        learned = source.run.stage("audit") / CACHE
+        if learned.is_dir():
+            shutil.copytree(learned, out / CACHE, dirs_exist_ok=True)
+        prepared = source.run.stage("prepare")
+        found = privacy.audit(
+            train=prepared / "train",
+            holdout=prepared / "holdout",
+            synthetic=folder / "images",
+            policy=source.run.config.audit.policy,
+            seed=seed,
+            out=out,
+            progress=progress,
+        ).release
+    return {"verdict": found["verdict"], "reasons": found["reasons"], "policy": found["policy"]["name"]} | {
+        name: found["measurements"][name] for name in MEASURED
+    }
+
+
+def _own_audit(source: Source, folder: Path, seed: int) -> dict[str, Any] | None:
+    file = source.run.stage("audit") / "release" / "report.json"
+    if not file.is_file():
+        return None
+    report = read_json(file)
+    policy = privacy.load_policy(source.run.config.audit.policy)
+    digests = sorted(sha256_file(image) for image in (folder / "images").glob("*.nii.gz"))
+    same = report["seed"] == seed and report["policy"]["sha256"] == policy.sha256
+    return report if same and sorted(report["synthetic"]["sha256"]) == digests else None
