@@ -150,7 +150,7 @@ def _noise_curve(decoded: Array, residual: Array) -> NDArray[np.float64]:
 
 
 def _at(curve: NDArray[np.float64], decoded: Array) -> NDArray[np.float64]:
-    return np.asarray(np.interp(decoded, _centres(), curve))
+    return np.asarray(np.interp(decoded, _centres(), curve), dtype=np.float64)
 
 
 def _centres() -> NDArray[np.float64]:
