@@ -145,8 +145,7 @@ def _noise_curve(decoded: Array, residual: Array) -> NDArray[np.float64]:
     mean = np.bincount(bins, residual, BINS) / np.maximum(count, 1)
     variance = np.bincount(bins, np.square(residual), BINS) / np.maximum(count, 1) - mean**2
     kept = count >= min(FEWEST_VOXELS, int(count.max()))
-    spread: NDArray[np.float64] = np.interp(_centres(), _centres()[kept], np.sqrt(np.maximum(variance[kept], 0.0)))
-    return spread
+    return np.interp(_centres(), _centres()[kept], np.sqrt(np.maximum(variance[kept], 0.0)))
 
 
 def _at(curve: NDArray[np.float64], decoded: Array) -> NDArray[np.float64]:
@@ -154,7 +153,7 @@ def _at(curve: NDArray[np.float64], decoded: Array) -> NDArray[np.float64]:
 
 
 def _centres() -> NDArray[np.float64]:
-    return (np.arange(BINS) + 0.5) * (2.0 / BINS) - 1.0
+    return np.asarray((np.arange(BINS) + 0.5) * (2.0 / BINS) - 1.0, dtype=np.float64)
 
 
 def _piece_sizes(classes: Classes, num_classes: int) -> tuple[int, ...]:
