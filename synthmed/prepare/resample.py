@@ -16,7 +16,7 @@ _REACH = 4.0
 """Standard deviations after which the point spread is cut off, as scipy does."""
 _HEAVIEST = 2.0
 """A value may win a voxel of which another fills at most this many times as much."""
-_ROUNDS = 12
+_ROUNDS = 16
 Share = tuple[NDArray[np.intp], Array]
 
 
@@ -127,14 +127,20 @@ def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Res
 
 
 def _assign(shares: Sequence[Share], voxels: int) -> NDArray[np.intp]:
-    """Return the index of each voxel's value, the shares weighed until the values' volumes are those of the shares."""
-    wanted = np.array([share.sum(dtype=np.float64) for _, share in shares])
-    weights = np.ones(len(shares))
+    """Return the index of each voxel's value, the shares weighed until the values' volumes are those of the shares.
+
+    Where many voxels have the same share no weights lead there; of what was tried, the nearest is returned.
+    """
+    wanted = 1 + np.array([share.sum(dtype=np.float64) for _, share in shares])
+    weights, least, nearest = np.ones(len(shares)), np.inf, np.zeros(voxels, dtype=np.intp)
     for _ in range(_ROUNDS):
-        found = np.bincount(_largest(shares, weights, voxels), minlength=len(shares))
-        weights *= (wanted + 1) / (found + 1)
+        winner = _largest(shares, weights, voxels)
+        excess = np.log((1 + np.bincount(winner, minlength=len(shares))) / wanted)
+        if (error := float(np.abs(excess).sum())) < least:
+            least, nearest = error, winner
+        weights *= np.exp(-excess / 2)
         weights = np.clip(weights / np.exp(np.log(weights).mean()), 1 / _HEAVIEST, _HEAVIEST)
-    return _largest(shares, weights, voxels)
+    return nearest
 
 
 def _largest(shares: Sequence[Share], weights: NDArray[np.float64], voxels: int) -> NDArray[np.intp]:

@@ -58,7 +58,7 @@ def test_missing_file_names_the_shipped_ones():
         load_config("no_such_config")
 
 
-@pytest.mark.parametrize("name", ["phantom", "hippocampus_mri"])
+@pytest.mark.parametrize("name", ["phantom", "hippocampus_mri", "brain_t1", "body_pet"])
 def test_shipped_configurations_load(name):
     assert load_config(name).name == name
 
