@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         variants = choose_variants(options.variants, options.tried or [])
-        source = open_source(options.run, ("prepare", "autoencoder"))
+        check_overrides(options.overrides)
+        source = open_source(options.run, ("prepare", "autoencoder"), options.overrides)
         steps = source.run.config.evaluation.segmenter_steps if options.utility else 0
         trial = Trial(options.seconds, options.samples, steps)
         out = options.out or Path("runs/ablations") / source.run.root.name
@@ -67,6 +68,16 @@ def choose_variants(names: Sequence[str] | None, tried: Sequence[Sequence[str]])
     return {name: known[name] for name in wanted}
 
 
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse common changes of the autoencoder, which RUN has trained already."""
+    wrong = [override for override in overrides if override.strip().startswith("autoencoder")]
+    if wrong:
+        raise ConfigError(
+            f"--set {wrong[0]} is too late: the run's autoencoder is trained",
+            next_step=f"Make a variant of it: --try NAME {wrong[0]}",
+        )
+
+
 def run_variants(
     source: Source,
     variants: Mapping[str, tuple[str, ...]],
@@ -76,7 +87,7 @@ def run_variants(
     *,
     progress: bool,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure every variant with every seed; one that does not fit the cohort is told and left out."""
+    """Measure every variant with every seed; one that does not fit or cannot be drawn is told and left out."""
     results: dict[str, list[dict[str, Any]]] = {}
     real = {seed: real_scores(source, seed, trial, out, progress=progress) for seed in seeds}
     for name, overrides in variants.items():
@@ -85,7 +96,7 @@ def run_variants(
             continue
         try:
             measured = [measure_variant(source, overrides, seed, trial, out, progress=progress) for seed in seeds]
-        except ConfigError as error:
+        except SynthmedError as error:
             print(f"{name}: left out, {error}", flush=True)
             continue
         for seed, result in zip(seeds, measured, strict=True):
@@ -111,14 +122,16 @@ def real_scores(source: Source, seed: int, trial: Trial, out: Path, *, progress:
 
 def markdown(variants: Mapping[str, tuple[str, ...]], results: Results, trial: Trial, seeds: Sequence[int]) -> str:
     """Return the table: one row a variant, means over seeds with the lowest and the highest."""
-    figures = [name for name in dict(_figures(next(iter(results.values()))[0])) if not name.endswith("_floor")]
+    if not results:
+        return "No variant could be measured."
+    floors = dict(_figures(next(iter(results.values()))[0]))
+    figures = [name for name in floors if not name.endswith("_floor")]
     head = ["variant", "changes", "steps", "held-out loss (training)", "PSNR, dB"]
     head += [name.replace("_", " ", 1).replace("_", " ") for name in figures]
     if trial.segmenter_steps:
         head.append("Dice, share of real")
     lines = [head, ["---"] * len(head)]
     lines += [_row(name, variants[name], measured, figures) for name, measured in results.items()]
-    floors = dict(_figures(next(iter(results.values()))[0]))
     floor = [f"{floors[f'{name}_floor']:.2f}" for name in figures]
     lines.append(["real scans", "", "", "", "", *floor, *(["1"] if trial.segmenter_steps else [])])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -140,7 +153,8 @@ def _row(
     cells.append("" if measured[0]["psnr"] is None else f"{measured[0]['psnr']:.1f}")
     cells += [_spread([dict(_figures(m))[figure] for m in measured], 2) for figure in figures]
     if "utility" in measured[0]:
-        cells.append(_spread([m["utility"].get("ratio", {}).get("value", float("nan")) for m in measured], 3))
+        ratios = [m["utility"]["ratio"] for m in measured]
+        cells.append("n/a" if None in ratios else _spread([ratio["value"] for ratio in ratios], 3))
     return cells
 
 
@@ -163,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, help="directory of a run whose autoencoder is trained")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(VARIANTS)}; all by default")
     parser.add_argument("--try", dest="tried", nargs="+", action="append", metavar=("NAME", "KEY=VALUE"))
+    parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="in every variant")
     parser.add_argument("--seconds", type=float, default=300.0, help="of the denoiser's steps; default 300")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, default=64)

@@ -14,7 +14,7 @@ import privacy
 from baselines.source import Source
 from synthmed.evaluation import compare, structure_names
 from synthmed.evaluation.cases import Cases, real_cases, synthetic_cases
-from synthmed.evaluation.intervals import mean_interval, patient_weights, percentile_interval
+from synthmed.evaluation.intervals import patient_weights, percentile_interval
 from synthmed.evaluation.utility import dice_on, train_segmenter
 from synthmed.files import read_json, sha256_file
 
@@ -60,7 +60,7 @@ def segmenter_scores(source: Source, cases: Cases, seeds: Sequence[int], steps: 
 
 
 def utility_of(scores: Scores, real: Scores, patients: Sequence[str], seed: int) -> dict[str, Any]:
-    """Return mean Dice and its ratio to that of real scans, each with an interval over held-out patients.
+    """Return mean Dice and its ratio to that of real scans, each with an interval over held-out patients and seeds.
 
     Parameters
     ----------
@@ -70,16 +70,26 @@ def utility_of(scores: Scores, real: Scores, patients: Sequence[str], seed: int)
         Whose each held-out case is.
     """
     rng = np.random.default_rng(seed)
-    top, bottom = (np.asarray(values).mean(axis=(0, 2)) for values in (scores, real))
-    result: dict[str, Any] = {"dice": mean_interval(top, patients, rng=rng)}
-    result["dice_of_seeds"] = np.asarray(scores).mean(axis=(1, 2)).tolist()
+    cases = patient_weights(patients, rng=rng)
+    runs = patient_weights([str(index) for index in range(len(scores))], rng=rng)
+    top, bottom = (np.asarray(values).mean(axis=2) for values in (scores, real))
+    above, below = (_resampled(dice, runs, cases) for dice in (top, bottom))
+    result = {"dice": _figure(top.mean(), above), "dice_of_seeds": top.mean(axis=1).tolist(), "ratio": None}
     if bottom.mean() > 0:
-        weights = patient_weights(patients, rng=rng)
-        below = weights @ bottom
-        draws = np.divide(weights @ top, below, out=np.full(len(below), np.nan), where=below > 0)
-        low, high = percentile_interval(draws)
-        result["ratio"] = {"value": float(top.mean() / bottom.mean()), "low": low, "high": high}
+        draws = np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+        result["ratio"] = _figure(top.mean() / bottom.mean(), draws)
     return result
+
+
+def _resampled(dice: Array, runs: Array, cases: Array) -> Array:
+    """Return the mean of Dice, shape (seeds, N), under each row of weights of seeds and of cases."""
+    total = runs.sum(axis=1) * cases.sum(axis=1)
+    return np.einsum("rs,sn,rn->r", runs, dice, cases, optimize=True) / total
+
+
+def _figure(value: float, draws: Array) -> dict[str, float]:
+    low, high = percentile_interval(draws)
+    return {"value": float(value), "low": low, "high": high}
 
 
 def fidelity_of(source: Source, folder: Path, seed: int) -> dict[str, Any]:

@@ -7,17 +7,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's colours, told apart by people with any colour vision; doi 10.1038/nmeth.1618.
+# After Paul Tol's schemes for any colour vision, dark enough for text; every point is named beside it as well.
 COLOURS = {
-    "synthmed": "#0072B2",
-    "tutorial": "#E69F00",
-    "augmentation": "#CC79A7",
-    "copies": "#D55E00",
-    "noise": "#56B4E9",
+    "synthmed": "#0077BB",
+    "tutorial": "#00786C",
+    "augmentation": "#AA3377",
+    "copies": "#CC3311",
+    "noise": "#666666",
 }
 NAMES = {"synthmed": "synthmed", "tutorial": "MONAI tutorial", "copies": "copies of scans"}
 MARKERS = {"PASS": "o", "FAIL": "X", "INCONCLUSIVE": "s"}
 INK = "#333333"
+GAP = 0.075  # between labels, in shares of real
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -74,17 +75,21 @@ def _point(axes: Any, row: dict[str, Any]) -> None:
 
 
 def _label_places(rows: Sequence[dict[str, Any]]) -> list[float]:
-    """Return the height of each label, moved apart where points of one side are close."""
+    """Return the height of each label, moved apart where points of one side are close, off the line of real scans."""
     places = [row["ratio"] for row in rows]
-    for side in (True, False):
-        order = sorted((k for k, row in enumerate(rows) if (row["match_share"] < 0.5) is side), key=places.__getitem__)
-        for lower, upper in pairwise(order):
-            places[upper] = max(places[upper], places[lower] + 0.075)
+    left = sorted((k for k, row in enumerate(rows) if _is_left(row)), key=places.__getitem__)
+    right = sorted((k for k, row in enumerate(rows) if not _is_left(row)), key=places.__getitem__, reverse=True)
+    for k in right:
+        if abs(places[k] - 1.0) < GAP:
+            places[k] = 1.0 - GAP
+    for order, direction in ((left, 1), (right, -1)):
+        for before, after in pairwise(order):
+            places[after] = direction * max(direction * places[after], direction * places[before] + GAP)
     return places
 
 
 def _label(axes: Any, row: dict[str, Any], height: float) -> None:
-    left = row["match_share"] < 0.5
+    left = _is_left(row)
     edge = 100 * (row["match_share_high"] if left else row["match_share_low"])
     axes.annotate(
         NAMES.get(row["method"], row["method"]),
@@ -99,10 +104,14 @@ def _label(axes: Any, row: dict[str, Any], height: float) -> None:
     )
 
 
+def _is_left(row: dict[str, Any]) -> bool:
+    return bool(row["match_share"] < 0.5)
+
+
 def _frame(axes: Any, title: str) -> None:
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel("Volumes that match a training patient, %   (left is private)", fontsize=10)
-    axes.set_ylabel("Dice of a segmenter trained on the set,\nas a share of trained on real scans", fontsize=10)
+    axes.set_ylabel("Dice of a segmenter trained on the set\n(1: trained on real scans)", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)

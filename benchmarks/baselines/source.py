@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,15 +53,20 @@ class Source:
         return self.run.stage("generate")
 
 
-def open_source(directory: Path, stages: tuple[str, ...] = STAGES) -> Source:
+def open_source(directory: Path, stages: tuple[str, ...] = STAGES, overrides: Sequence[str] = ()) -> Source:
     """Read a run whose `stages` are finished.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Changes of its configuration, ``KEY=VALUE``.
 
     Raises
     ------
     ConfigError
         If a stage that is needed has not been finished, or the cohort has no labels.
     """
-    run = open_run(directory)
+    run = open_run(directory, overrides=overrides)
     missing = [name for name in stages if not (run.stage(name) / MANIFEST).is_file()]
     if missing:
         raise ConfigError(

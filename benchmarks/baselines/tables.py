@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+FIGURES = ("kid", "frechet", "recall", "coverage")
 
 
 def method_row(method: str, made: Mapping[str, Any], measured: Mapping[str, Any]) -> Row:
@@ -33,14 +34,13 @@ def method_row(method: str, made: Mapping[str, Any], measured: Mapping[str, Any]
 
 
 def distance_figures(fidelity: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield KID and Frechet distance to held-out scans of every kind of features, each with the real scans' own."""
+    """Yield distances to held-out scans and coverage of them, by kind of features, each with the real scans' own."""
     for features, found in fidelity.get("distance", {}).items():
-        if not isinstance(found, Mapping):
-            continue
-        for key in ("kid", "frechet"):
-            if key in found:
-                yield f"{key}_{features}", found[key]["synthetic"]["value"]
-                yield f"{key}_{features}_floor", found[key]["floor"]["value"]
+        for key in FIGURES:
+            if isinstance(found, Mapping) and key in found:
+                for end, side in (("", "synthetic"), ("_floor", "floor")):
+                    figure = found[key].get(side)
+                    yield f"{key}_{features}{end}", float("nan") if figure is None else figure["value"]
 
 
 def table_text(rows: Sequence[Row], real: Mapping[str, Any]) -> str:

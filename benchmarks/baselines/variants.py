@@ -35,6 +35,8 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "heun_10": ("sampling.sampler=heun", "sampling.num_inference_steps=10"),
     "shift_1": ("sampling.timestep_shift=1",),
     "shift_5": ("sampling.timestep_shift=5",),
+    "no_finish": ("sampling.finish=false",),
+    "no_screen": ("sampling.redraws=0",),
     "guidance_0": ("sampling.guidance_scale=0",),
     "guidance_1.5": ("sampling.guidance_scale=1.5",),
     "guidance_3": ("sampling.guidance_scale=3",),
@@ -96,6 +98,8 @@ def measure_variant(
     ------
     ConfigError
         If the variant does not fit the cohort or is no configuration.
+    TrainingDiverged
+        If none of its volumes is in the real range.
     """
     config = apply_overrides(source.run.config, (*overrides, f"seed={seed}"))
     autoencoder = autoencoder_of(source, config, out, progress=progress)

@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(root / "prepare" / "space.json", SPACE.to_json())
     config = small_config(
         autoencoder_training={"max_steps": 2},
-        sampling={"num_inference_steps": 2, "batch_size": 2},
+        sampling={"num_inference_steps": 2, "batch_size": 2, "redraws": 0},
         evaluation={"segmenter_steps": 2, "segmenter_batch_size": 2},
     )
     train_autoencoder(config, sides["train"], sides["holdout"], SPACE, root / "autoencoder", progress=False)

@@ -254,7 +254,15 @@ def test_ratio_of_a_set_to_itself_is_one_without_an_interval():
     scores = [[[0.5], [0.7], [0.9]]]
     ratio = judging.utility_of(scores, scores, ("a", "b", "c"), 0)["ratio"]
     assert ratio == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert "ratio" not in judging.utility_of(scores, [[[0.0]] * 3], ("a", "b", "c"), 0)
+    assert judging.utility_of(scores, [[[0.0]] * 3], ("a", "b", "c"), 0)["ratio"] is None
+
+
+def test_interval_of_utility_covers_patients_and_seeds():
+    """Two seeds of 0.4 and 0.8 that do not differ between patients: only the seeds can widen the interval."""
+    scores, real = [[[0.4]] * 3, [[0.8]] * 3], [[[0.8]] * 3] * 2
+    found = judging.utility_of(scores, real, ("a", "b", "c"), 0)
+    assert found["dice"] == pytest.approx({"value": 0.6, "low": 0.4, "high": 0.8})
+    assert found["ratio"] == pytest.approx({"value": 0.75, "low": 0.5, "high": 1.0})
 
 
 MEASURED = {
