@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from synthmed.config import AutoencoderConfig, DenoiserConfig, DiffusionConfig, SamplingConfig
 from synthmed.diffusion.conditioning import Conditioning
@@ -80,7 +80,8 @@ def load_denoiser(
     """Put weights into a denoiser; arguments and errors are those of `load_autoencoder`."""
     content = _filled(network, Path(weights), Path(record))
     channels, i, j, k = (int(n) for n in _entry(content, "latent_shape", record))
-    mean, std = (_column(_entry(content, key, record), device) for key in ("latent_mean", "latent_std"))
+    scale = (_entry(content, key, record) for key in ("latent_mean", "latent_std"))
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in scale)
     return LoadedDenoiser(
         model=network.to(device).eval(),
         latent_mean=mean,
@@ -149,10 +150,6 @@ def _filled(network: nn.Module, weights: Path, record: Path) -> Mapping[str, Any
         )
     network.load_state_dict(torch.load(io.BytesIO(blob), map_location="cpu", weights_only=True))
     return content  # type: ignore[no-any-return]
-
-
-def _column(values: Sequence[float], device: str | torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
 
 
 def _entry(content: Any, key: str, record: str | Path) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from synthmed.bundle.card import render_license, render_model_card
 from synthmed.bundle.components import WEIGHTS_DIGEST
@@ -81,13 +81,8 @@ def _denoiser_record(model: ApprovedModel) -> dict[str, Any]:
         "digest": denoiser.digest,
         "autoencoder_digest": denoiser.autoencoder_digest,
         "latent_shape": list(denoiser.latent_shape),
-        "latent_mean": _values(denoiser.latent_mean),
-        "latent_std": _values(denoiser.latent_std),
+        "latent_mean": denoiser.latent_mean.tolist(),
+        "latent_std": denoiser.latent_std.tolist(),
         "diffusion": denoiser.diffusion.model_dump(mode="json"),
         "conditioning": denoiser.conditioning.to_json(),
     }
-
-
-def _values(column: Tensor) -> list[float]:
-    """Return a (C, 1, 1, 1) tensor as numbers, which read back to the same float32."""
-    return [float(value) for value in column.flatten()]

@@ -66,7 +66,7 @@ class LoadedDenoiser:
     Attributes
     ----------
     model : Denoiser
-    latent_mean, latent_std : Tensor, shape (C, 1, 1, 1)
+    latent_mean, latent_std : Tensor, shapes (C, i, j, k) and (C, 1, 1, 1)
         A latent is ``mean + std * x_0``.
     latent_shape : tuple of int, (C, i, j, k)
     conditioning : Conditioning

@@ -18,12 +18,13 @@ from synthmed.diffusion.conditioning import Conditioning
 from synthmed.diffusion.process import PATHS, holdout_loss, training_loss
 from synthmed.errors import ConfigError
 from synthmed.models.autoencoder import build_autoencoder
-from synthmed.models.checkpoint import LoadedAutoencoder, load_autoencoder, save_model
+from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, save_model
 from synthmed.models.denoiser import build_denoiser
 from synthmed.models.devices import make_fabric
 from synthmed.prepare.prepared import PreparedSplit, load_space, load_split
 from synthmed.prepare.space import Space
 from synthmed.training.appearance import fit_finish, fit_screen
+from synthmed.training.calibration import calibrate
 from synthmed.training.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
 from synthmed.training.loop import Outcome, Task, fit
 from synthmed.training.objectives import (
@@ -154,30 +155,17 @@ def train_denoiser(
 ) -> dict[str, Any]:
     """Train the denoiser on splits in memory; see `fit_denoiser`."""
     settings, architecture = config.denoiser_training, config.denoiser
-    if autoencoder.model.num_classes != max(1, train.num_classes):
-        raise ConfigError(
-            "The autoencoder was trained on other labels",
-            found=f"{autoencoder.model.num_classes} classes",
-            expected=f"{max(1, train.num_classes)}",
-        )
+    _check_labels(autoencoder, train)
     conditioning = Conditioning.fit(train.covariates, config.conditioning)
     latent_shape = _latent_shape(autoencoder, train)
     fabric = make_fabric(device, settings.precision, denoiser_shapes(latent_shape, architecture))
     autoencoder.model.to(fabric.device)
-    latents = encode_cohort(
-        autoencoder.model,
-        train,
-        holdout,
-        fabric,
-        copies=AUGMENTED_COPIES if settings.augment else 1,
-        generator=step_generator(config.seed, 0, stream=1001),
-    )
+    copies = AUGMENTED_COPIES if settings.augment else 1
+    augmentations = step_generator(config.seed, 0, stream=1001)
+    latents = encode_cohort(autoencoder.model, train, holdout, fabric, copies=copies, generator=augmentations)
     with seeded(config.seed):
         model = build_denoiser(architecture, latent_shape, conditioning.dimension)
-    conditions = (
-        conditioning.encode(train.covariates),
-        conditioning.encode(holdout.covariates, strict=False),
-    )
+    conditions = conditioning.encode(train.covariates), conditioning.encode(holdout.covariates, strict=False)
     task = Task(
         stage="denoiser",
         count=len(train.images),
@@ -195,7 +183,13 @@ def train_denoiser(
         "autoencoder_sha256": autoencoder.digest,
         **_history(config, outcome, fabric, outcome.measurements),
     }
-    return _write(fabric, out, "denoiser", outcome, record, latent_mean=latents.mean, latent_std=latents.std)
+    model.load_state_dict(outcome.weights)
+    scale = latents.mean.to(fabric.device), latents.std.to(fabric.device)
+    loaded = LoadedDenoiser(
+        model.eval(), *scale, latent_shape, conditioning, config.diffusion, digest="", autoencoder_digest=""
+    )
+    mean, std = calibrate(loaded, latents.train[0], config.seed)
+    return _write(fabric, out, "denoiser", outcome, record, latent_mean=mean, latent_std=std)
 
 
 def denoiser_loss(
@@ -259,6 +253,14 @@ def data_digest(*splits: PreparedSplit) -> str:
             if tensor is not None:
                 digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _check_labels(autoencoder: LoadedAutoencoder, train: PreparedSplit) -> None:
+    found, expected = autoencoder.model.num_classes, max(1, train.num_classes)
+    if found != expected:
+        raise ConfigError(
+            "The autoencoder was trained on other labels", found=f"{found} classes", expected=str(expected)
+        )
 
 
 def _grid(split: PreparedSplit) -> tuple[int, int, int]:
