@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -182,11 +182,16 @@ class SamplingConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """What is measured beside the audit; the segmenter is trained on synthetic, then on real, scans."""
+    """What is measured beside the audit, and what the networks that judge may cost."""
 
-    segmenter_steps: int = Field(400, ge=0, description="0 leaves the utility measurement out")
+    segmenter_steps: int = Field(400, ge=0, description="a segmenter's training; 0 leaves the utility measurement out")
     segmenter_batch_size: int = Field(8, ge=1)
-    segmenter_seeds: int = Field(1, ge=1)
+    segmenter_seeds: int = Field(1, ge=1, description="segmenters, and predictors of covariates, a set")
+    utility_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="numbers of training patients at which real alone and real + synthetic are also compared"
+    )
+    encoder_steps: int = Field(150, ge=0, description="the self-taught encoder's training; 0 leaves its features out")
+    predictor_steps: int = Field(100, ge=0, description="training of what tells covariates from scans; 0: not measured")
 
 
 class AuditConfig(_Section):

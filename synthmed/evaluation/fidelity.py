@@ -1,6 +1,6 @@
-"""How close synthetic volumes are to real ones, and what the autoencoder loses.
+"""How close synthetic volumes are to real ones, in one space of features.
 
-Every distance comes with the real-against-real floor, held-out patients against training patients at the same
+Every figure comes with the real-against-real floor, training patients in the place of the synthetic set at the same
 number of cases, because neither value means anything alone.
 """
 
@@ -10,151 +10,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from synthmed.evaluation.distances import frechet, kid, kid_noise, kid_ratio
 from synthmed.evaluation.features import LEAST_SD, standardiser_of
-from synthmed.evaluation.intervals import Array, mean_interval, patient_weights, percentile_interval
-from synthmed.models.autoencoder import one_hot
+from synthmed.evaluation.intervals import Array, Estimate, Figure, beside
+from synthmed.evaluation.manifold import density_and_coverage, precision_and_recall
+from synthmed.evaluation.modes import centres_of, mode_coverage
+from synthmed.evaluation.sample import Sample, sample_of
+from synthmed.evaluation.two_sample import two_sample_auc
 
-DATA_RANGE = 2.0
-LEAST_MSE = 1e-10
 COMPONENTS = 16
 
-Groups = Sequence[str]
-
-
-def psnr(reference: Tensor, other: Tensor, data_range: float = DATA_RANGE) -> Array:
-    """Return the peak signal-to-noise ratio of each case, dB: 10 log10(data_range^2 / MSE).
-
-    Parameters
-    ----------
-    reference, other : Tensor, shape (N, ...)
-    data_range : float
-        Whole width of the intensity scale; 2 for [-1, 1].
-
-    Returns
-    -------
-    ndarray, shape (N,)
-        At most 106 dB on [-1, 1]: an error below 1e-5 (root mean square) counts as 1e-5.
-    """
-    squared = (reference.double() - other.double()) ** 2
-    mse = squared.flatten(1).mean(1).clamp_min(LEAST_MSE)
-    return (10 * torch.log10(data_range**2 / mse)).numpy()
-
-
-def dice_per_structure(predicted: Tensor, reference: Tensor, num_classes: int) -> Array:
-    """Return 2 |A and B| / (|A| + |B|) of each case and structure.
-
-    A structure absent from both counts as 1, absent from one alone as 0.
-
-    Parameters
-    ----------
-    predicted, reference : Tensor, shape (N, 1, I, J, K), integer class index, background 0
-    num_classes : int
-        Background included.
-
-    Returns
-    -------
-    ndarray, shape (N, num_classes - 1)
-    """
-    scores = []
-    for index in range(1, num_classes):
-        a, b = (predicted == index).flatten(1), (reference == index).flatten(1)
-        both = (a & b).sum(1).double()
-        total = a.sum(1) + b.sum(1)
-        scores.append(torch.where(total == 0, torch.ones_like(both), 2 * both / total.clamp_min(1)))
-    return torch.stack(scores, 1).numpy()
-
-
-def kid(x: Array, y: Array, x_groups: Groups, y_groups: Groups, *, rng: np.random.Generator) -> dict[str, float]:
-    """Return the unbiased kernel distance (MMD squared) of two sets with a bootstrap interval over patients.
-
-    The kernel is k(a, b) = (a.b / D + 1)^3. Pairs of scans of one patient are left out, as each scan's pair with
-    itself is: neither is a pair of independent draws.
-
-    Parameters
-    ----------
-    x, y : ndarray, shapes (N, D) and (M, D)
-    x_groups, y_groups : sequence of str
-        Patients; synthetic cases are each their own.
-
-    References
-    ----------
-    Binkowski et al. 2018, "Demystifying MMD GANs", arXiv:1801.01401, equations 3 and 4.
-    """
-    weights = patient_weights(x_groups, rng=rng), patient_weights(y_groups, rng=rng)
-    ones = np.ones((1, len(x))), np.ones((1, len(y)))
-    value = _mmd_squared(x, y, x_groups, y_groups, *ones)[0]
-    low, high = percentile_interval(_mmd_squared(x, y, x_groups, y_groups, *weights))
-    return {"value": float(value), "low": low, "high": high}
-
-
-def _mmd_squared(x: Array, y: Array, x_groups: Groups, y_groups: Groups, wx: Array, wy: Array) -> Array:
-    """Return MMD squared under each row of case weights; NaN where a row leaves no pair of patients."""
-    within = _pair_mean(_kernel(x, x), wx, wx, _differ(x_groups)), _pair_mean(_kernel(y, y), wy, wy, _differ(y_groups))
-    across = _pair_mean(_kernel(x, y), wx, wy, np.ones((len(x), len(y))))
-    return within[0] + within[1] - 2 * across
-
-
-def _kernel(a: Array, b: Array) -> Array:
-    return (a @ b.T / a.shape[1] + 1) ** 3
-
-
-def _differ(groups: Groups) -> Array:
-    names = np.asarray(groups)
-    return (names[:, None] != names[None, :]).astype(np.float64)
-
-
-def _pair_mean(values: Array, wa: Array, wb: Array, mask: Array) -> Array:
-    top = ((wa @ (values * mask)) * wb).sum(axis=1)
-    total = ((wa @ mask) * wb).sum(axis=1)
-    return np.divide(top, total, out=np.full(len(total), np.nan), where=total > 0)
-
-
-def frechet_distance(x: Array, y: Array, wx: Array | None = None, wy: Array | None = None) -> float:
-    """Return |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) of two sets of features.
-
-    Parameters
-    ----------
-    x, y : ndarray, shapes (N, D) and (M, D)
-    wx, wy : ndarray, shapes (N,) and (M,), optional
-        Case weights.
-
-    References
-    ----------
-    Dowson and Landau 1982, doi 10.1016/0047-259X(82)90077-X, equation 4; Heusel et al. 2017, arXiv:1706.08500.
-    """
-    mean_x, cov_x = np.average(x, axis=0, weights=wx), np.atleast_2d(np.cov(x.T, bias=True, aweights=wx))
-    mean_y, cov_y = np.average(y, axis=0, weights=wy), np.atleast_2d(np.cov(y.T, bias=True, aweights=wy))
-    values, vectors = np.linalg.eigh(cov_x)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_y @ root), 0)).sum()
-    return float(((mean_x - mean_y) ** 2).sum() + np.trace(cov_x) + np.trace(cov_y) - 2 * cross)
-
-
-def frechet(x: Array, y: Array, x_groups: Groups, y_groups: Groups, *, rng: np.random.Generator) -> dict[str, float]:
-    """Return the Frechet distance with an interval.
-
-    The distance is biased upwards at small n, and more so in a bootstrap: the interval is the bootstrap's, moved so
-    that its mean lies on the value, and cut at 0. Compare only with a floor of the same n.
-    """
-    wx, wy = patient_weights(x_groups, rng=rng), patient_weights(y_groups, rng=rng)
-    value = frechet_distance(x, y)
-    draws = np.asarray([frechet_distance(x, y, a, b) for a, b in zip(wx, wy, strict=True)])
-    low, high = percentile_interval(draws - draws.mean() + value)
-    return {"value": value, "low": max(low, 0.0), "high": high}
+Compared = dict[str, Figure | None]
 
 
 def distances(
-    synthetic: Array, train: Array, holdout: Array, train_groups: Groups, holdout_groups: Groups, *, seed: int
+    synthetic: Array,
+    train: Array,
+    holdout: Array,
+    train_groups: Sequence[str],
+    holdout_groups: Sequence[str],
+    *,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return KID and Frechet distance of synthetic to held-out cases beside training to held-out cases.
+    """Compare the synthetic set with the held-out one, beside the training set with the held-out one.
 
-    The floor's KID is unbiased and so as often below 0 as above: compare intervals, not ratios.
-    Both sides use the same number of cases, `n`. Features are standardised by all real cases; the Frechet distance
-    is taken on their leading principal components, each of unit variance among real cases, since a covariance
-    needs more cases than dimensions.
+    Both sides use the same number of cases, `n`. Features are standardised by all real cases. The kernel distance and
+    the classifier see all of them; the rest is taken on their leading principal components, each of unit variance among
+    real cases, since covariances and neighbours need more cases than dimensions.
 
     Parameters
     ----------
@@ -162,28 +45,57 @@ def distances(
         Raw features.
     train_groups, holdout_groups : sequence of str
         Patients.
+
+    Returns
+    -------
+    dict
+        ``n``, ``n_holdout``, ``dimensions``, ``components`` and, for each of kid, frechet, precision, recall, density,
+        coverage, auc and modes, ``synthetic``, ``floor`` and ``ratio`` of the two.
     """
     rng = np.random.default_rng(seed)
-    real = np.concatenate([train, holdout])
-    standardise = standardiser_of(real)
-    axes = whitening_of(standardise(real))
+    standardise = standardiser_of(np.concatenate([train, holdout]))
     n = min(len(synthetic), len(train))
     s = np.sort(rng.permutation(len(synthetic))[:n])
     t = np.sort(rng.permutation(len(train))[:n])
-    sets = standardise(synthetic[s]), standardise(train[t]), standardise(holdout)
-    groups = [str(i) for i in s], [train_groups[i] for i in t], list(holdout_groups)
-    result: dict[str, Any] = {"n": n, "n_holdout": len(holdout), "dimensions": real.shape[1]}
-    result["kid"] = {
-        "synthetic": kid(sets[0], sets[2], groups[0], groups[2], rng=rng),
-        "floor": kid(sets[1], sets[2], groups[1], groups[2], rng=rng),
+    judge = sample_of(standardise(holdout), holdout_groups, rng=rng)
+    drawn = sample_of(standardise(synthetic[s]), [f"synthetic {i}" for i in s], rng=rng)
+    known = sample_of(standardise(train[t]), [train_groups[i] for i in t], rng=rng)
+    real = sample_of(standardise(np.concatenate([train, holdout])), [*train_groups, *holdout_groups], rng=rng)
+    axes = whitening_of(real.points)
+    result: dict[str, Any] = {"n": n, "n_holdout": len(holdout), "dimensions": train.shape[1]}
+    result["components"] = axes.shape[1]
+    return result | _on_all(drawn, known, judge, real, rng) | _on_components(drawn, known, judge, real, axes, rng)
+
+
+def _on_all(drawn: Sample, known: Sample, judge: Sample, real: Sample, rng: np.random.Generator) -> dict[str, Compared]:
+    """Return what takes every feature."""
+    far, floor = kid(drawn, judge), kid(known, judge)
+    noise = kid_noise(real, len(drawn), len(judge))
+    told = two_sample_auc(drawn, judge, rng=rng), two_sample_auc(known, judge, rng=rng)
+    return {"kid": beside(far, floor, kid_ratio(far, floor, noise)), "auc": beside(*told)}
+
+
+def _on_components(
+    drawn: Sample, known: Sample, judge: Sample, real: Sample, axes: Array, rng: np.random.Generator
+) -> dict[str, Compared]:
+    """Return what takes the leading components."""
+    sets = [part.seen_by(lambda points: points @ axes) for part in (drawn, known, judge)]
+    centres = centres_of(real.points @ axes, rng=rng)
+    synthetic, floor = (_shares(part, sets[2], centres) for part in sets[:2])
+    return {name: beside(synthetic[name], floor[name]) for name in synthetic}
+
+
+def _shares(x: Sample, y: Sample, centres: Array) -> dict[str, Estimate]:
+    precision, recall = precision_and_recall(x, y)
+    density, coverage = density_and_coverage(x, y)
+    return {
+        "frechet": frechet(x, y),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        "modes": mode_coverage(x, y, centres),
     }
-    low = [part @ axes for part in sets]
-    result["frechet"] = {
-        "synthetic": frechet(low[0], low[2], groups[0], groups[2], rng=rng),
-        "floor": frechet(low[1], low[2], groups[1], groups[2], rng=rng),
-        "components": axes.shape[1],
-    }
-    return result
 
 
 def whitening_of(features: Array, components: int = COMPONENTS) -> Array:
@@ -197,40 +109,3 @@ def whitening_of(features: Array, components: int = COMPONENTS) -> Array:
     kept = min(components, len(features) - 1)
     sd = np.maximum(scales[:kept] / np.sqrt(len(features)), LEAST_SD)
     return rows[:kept].T / sd
-
-
-@torch.no_grad()
-def reconstruction(
-    model: Any, images: Tensor, labels: Tensor | None, structures: Sequence[str], patients: Groups, *, seed: int
-) -> dict[str, Any]:
-    """Return what the autoencoder keeps of real cases: PSNR (dB) and Dice of each structure.
-
-    Parameters
-    ----------
-    model : Autoencoder
-        With ``encode(image, onehot) -> mean`` and ``decode(latent) -> (image, logits)``.
-    images : Tensor, shape (N, 1, I, J, K), float32 in [-1, 1]
-    labels : Tensor, shape (N, 1, I, J, K), integer class index, or None
-    """
-    rng = np.random.default_rng(seed)
-    num_classes = len(structures) + 1
-    ratios, overlaps = [], []
-    for start in range(0, len(images), 8):
-        image = images[start : start + 8]
-        label = None if labels is None else labels[start : start + 8]
-        decoded, logits = _round_trip(model, image, label, num_classes)
-        ratios.append(psnr(image, decoded))
-        if label is not None and logits is not None:
-            overlaps.append(dice_per_structure(logits.argmax(1, keepdim=True), label, num_classes))
-    result: dict[str, Any] = {"psnr_db": mean_interval(np.concatenate(ratios), patients, rng=rng)}
-    if overlaps:
-        dice = np.concatenate(overlaps)
-        result["dice"] = {n: mean_interval(dice[:, i], patients, rng=rng) for i, n in enumerate(structures)}
-    return result
-
-
-def _round_trip(model: Any, image: Tensor, label: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor | None]:
-    device = next(model.parameters()).device
-    onehot = None if label is None else one_hot(label.to(device), num_classes)
-    decoded, logits = model.decode(model.encode(image.to(device), onehot))
-    return decoded.float().clamp(-1, 1).cpu(), None if logits is None else logits.float().cpu()

@@ -5,93 +5,164 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Row = tuple[str, str, str, str, str]
-HEADER: Row = ("Figure", "Value", "95 % interval", "Compare with", "n")
+Figure = Mapping[str, Any]
+Row = tuple[str, str, str, str, str, str]
+HEADER: Row = ("Figure", "Value", "95 % interval", "Real scans", "x floor", "n")
+
+SPACES = {
+    "encoder": "self-taught encoder",
+    "random_convolutions": "random convolutions",
+    "radiomics": "radiomics",
+}
+MEASURES = {
+    "kid": "kernel distance (KID)",
+    "frechet": "Frechet distance",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "modes": "mode coverage",
+    "auc": "classifier AUC (0.5: not told apart)",
+}
+BRIEF = ("kid", "frechet", "recall", "auc")
+"""What is shown of every space but the first."""
+_SKILLS = {"scalar": "correlation", "class": "auc"}
 
 
 def format_evaluation(result: Mapping[str, Any]) -> str:
-    """Return the figures of an evaluation, each with its interval and what to compare it with.
+    """Return the figures of an evaluation, each with its interval and what real scans give.
 
     Parameters
     ----------
     result : mapping
         What `evaluate` returned, or wrote.
     """
-    rows = [HEADER, *_reconstruction(result), *_distances(result), *_diversity(result), *_labels(result)]
-    rows += list(_utility(result))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    parts = {
+        "Utility": list(_utility(result["utility"])),
+        "Conditions": list(_conditions(result["conditions"])),
+        **_fidelity(result["distance"]),
+        "Diversity": list(_diversity(result["diversity"], result["unit"])),
+        "Structures": list(_labels(result["labels"])),
+        "Models": list(_models(result)),
+    }
+    shown = {title: rows for title, rows in parts.items() if rows}
+    everything = [HEADER, *(row for rows in shown.values() for row in rows)]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(HEADER))]
+    lines = [_line(HEADER, widths), "  ".join("-" * width for width in widths)]
+    for title, rows in shown.items():
+        lines += [title, *(_line(row, widths) for row in rows)]
     return "\n".join([*lines, *_notes(result)])
 
 
-def _reconstruction(result: Mapping[str, Any]) -> Iterator[Row]:
-    kept = result["autoencoder"]
-    if "psnr_db" in kept:
-        yield _row("autoencoder PSNR, held-out (dB)", kept["psnr_db"], f"SD {kept['psnr_db']['sd']:.2f}", digits=2)
-    for name, dice in kept.get("dice", {}).items():
-        yield _row(f"autoencoder Dice, {name}", dice, f"SD {dice['sd']:.3f}")
-    loss = result["denoiser"]
-    if loss.get("holdout_loss") is not None:
-        yield "denoising loss, held-out", f"{loss['holdout_loss']:.4f}", "", _training_loss(loss), ""
+def _line(row: Row, widths: list[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _training_loss(loss: Mapping[str, Any]) -> str:
-    return "" if loss.get("train_loss") is None else f"training {loss['train_loss']:.4f}"
-
-
-def _distances(result: Mapping[str, Any]) -> Iterator[Row]:
-    for features, title in (("random_convolutions", "random convolutions"), ("radiomics", "radiomics")):
-        found = result["distance"].get(features, {})
-        for key, name in (("kid", "KID"), ("frechet", "Frechet")):
-            if key in found:
-                floor = found[key]["floor"]
-                compare = f"real {floor['value']:.3f} ({floor['low']:.3f} to {floor['high']:.3f})"
-                size = f"{found['n']} / {found['n_holdout']}"
-                yield _row(f"{name}, {title}", found[key]["synthetic"] | {"n": size}, compare)
-
-
-def _diversity(result: Mapping[str, Any]) -> Iterator[Row]:
-    pairs = result["diversity"]
-    if pairs["synthetic"] and pairs["real"]:
-        real = pairs["real"]
-        compare = f"real {real['value']:.3f} ({real['low']:.3f} to {real['high']:.3f})"
-        yield _row("MS-SSIM of pairs", pairs["synthetic"], compare)
-
-
-def _labels(result: Mapping[str, Any]) -> Iterator[Row]:
-    for name, sets in result["labels"].items():
-        synthetic, holdout = sets["synthetic"], sets["holdout"]
-        value = f"{synthetic['mean_mm3']:.0f}"
-        real = f"real {holdout['mean_mm3']:.0f}, SD {holdout['sd_mm3']:.0f}"
-        yield f"volume, {name} (mm3)", value, f"SD {synthetic['sd_mm3']:.0f}", real, str(synthetic["n"])
-        compare = f"training {sets['train']['ks']:.3f}"
-        yield f"volume, {name}: KS to held-out", f"{synthetic['ks']:.3f}", "", compare, str(synthetic["n"])
-        if synthetic["empty"] > 0:
-            compare = f"real {100 * holdout['empty']:.1f} %"
-            yield f"without {name}", f"{100 * synthetic['empty']:.1f} %", "", compare, str(synthetic["n"])
-
-
-def _utility(result: Mapping[str, Any]) -> Iterator[Row]:
-    utility = result["utility"]
+def _utility(utility: Mapping[str, Any]) -> Iterator[Row]:
     if not utility["measured"]:
         return
-    tstr, trtr = utility["sets"]["tstr"], utility["sets"]["trtr"]
-    for name, dice in tstr["structures"].items():
-        real = trtr["structures"][name]
-        yield _row(
-            f"segmenter Dice, {name}", dice, f"real {real['value']:.3f} ({real['low']:.3f} to {real['high']:.3f})"
-        )
-    real = trtr["dice"]
-    compare = f"real {real['value']:.3f} ({real['low']:.3f} to {real['high']:.3f})"
-    yield _row("segmenter Dice, mean", tstr["dice"], compare)
-    if utility["ratio"]:
-        yield _row("  as a share of real", utility["ratio"] | {"n": tstr["dice"]["n"]}, "1")
+    sets = utility["sets"]
+    real = sets["trtr"]
+    for name, dice in sets["tstr"]["structures"].items():
+        yield _row(f"Dice, {name}", dice, real["structures"][name])
+    yield _row("Dice, trained on synthetic (TSTR)", sets["tstr"]["dice"], real["dice"], utility.get("ratio"))
+    yield _row("Dice, trained on real + synthetic", sets["both"]["dice"], real["dice"], utility.get("gain"))
+    for size in utility["sizes"]:
+        yield _row(f"  {size['patients']} patients + synthetic", size["both"], size["trtr"], size["gain"])
 
 
-def _row(title: str, figure: Mapping[str, Any], compare: str, digits: int = 3) -> Row:
-    interval = f"{figure['low']:.{digits}f} to {figure['high']:.{digits}f}"
-    return title, f"{figure['value']:.{digits}f}", interval, compare, str(figure["n"])
+def _conditions(conditions: Mapping[str, Any]) -> Iterator[Row]:
+    for name, found in conditions.get("covariates", {}).items():
+        skill = _SKILLS[found["kind"]]
+        real = found.get("holdout", {})
+        for role, title, ratio in (
+            ("synthetic", "asked and seen", "ratio"),
+            ("tstr", "trained on synthetic", "tstr_ratio"),
+        ):
+            if role in found:
+                n = {"n": found[role]["n"]}
+                yield _row(f"{name}, {title}: {skill}", _with(found[role][skill], n), real.get(skill), found[ratio])
+                if role == "synthetic" and "slope" in found[role]:
+                    yield _row("  slope", _with(found[role]["slope"], n), real.get("slope"))
+
+
+def _fidelity(distance: Mapping[str, Any]) -> dict[str, list[Row]]:
+    there = [name for name in SPACES if name in distance]
+    return {
+        f"Fidelity, {SPACES[name]}": [
+            _row(title, _with(distance[name][key]["synthetic"], {"n": _sizes(distance[name])}),
+                 distance[name][key]["floor"], None if key == "auc" else distance[name][key]["ratio"])
+            for key, title in MEASURES.items()
+            if name == there[0] or key in BRIEF
+        ]
+        for name in there
+    }  # fmt: skip
+
+
+def _sizes(found: Mapping[str, Any]) -> str:
+    return f"{found['n']} / {found['n_holdout']}"
+
+
+def _diversity(diversity: Mapping[str, Any], unit: str) -> Iterator[Row]:
+    if diversity["synthetic"] and diversity["real"]:
+        yield _row("MS-SSIM of pairs", diversity["synthetic"], diversity["real"])
+    moved = diversity["intensities"]
+    yield _row(f"intensities, moved by ({unit})", moved["synthetic"], moved["floor"], moved["ratio"])
+
+
+def _labels(labels: Mapping[str, Any]) -> Iterator[Row]:
+    for name, sets in labels.items():
+        synthetic, holdout, n = sets["synthetic"], sets["holdout"], str(sets["synthetic"]["n"])
+        real = f"{holdout['mean_mm3']:.0f}, SD {holdout['sd_mm3']:.0f}"
+        yield f"{name}: volume (mm3)", f"{synthetic['mean_mm3']:.0f}", f"SD {synthetic['sd_mm3']:.0f}", real, "", n
+        yield "  volume, KS to held-out", f"{synthetic['ks']:.3f}", "", f"{sets['train']['ks']:.3f}", "", n
+        for key, shape in sets["shape"].items():
+            told = _with(shape["synthetic"]["ks"], {"n": shape["synthetic"]["n"]})
+            yield _row(f"  {key}, KS to held-out", told, shape["train"]["ks"])
+        for scalar, found in sets["against"].items():
+            yield from _against(scalar, found)
+        if synthetic["empty"] > 0:
+            yield f"  without {name}", f"{100 * synthetic['empty']:.1f} %", "", f"{100 * holdout['empty']:.1f} %", "", n
+
+
+def _against(scalar: str, found: Mapping[str, Any]) -> Iterator[Row]:
+    made, real = found["synthetic"], found["holdout"]
+    if made and real:
+        for key, title in (("slope", f"  volume against {scalar}, slope"), ("correlation", "    correlation")):
+            yield _row(title, _with(made[key], {"n": made["n"]}), real[key])
+
+
+def _models(result: Mapping[str, Any]) -> Iterator[Row]:
+    kept, loss = result["autoencoder"], result["denoiser"]
+    if "psnr_db" in kept:
+        yield _row("autoencoder PSNR, held-out (dB)", kept["psnr_db"], None)
+    for name, dice in kept.get("dice", {}).items():
+        yield _row(f"autoencoder Dice, {name}", dice, None)
+    if loss.get("holdout_loss") is not None:
+        trained = "" if loss.get("train_loss") is None else f"training {loss['train_loss']:.4f}"
+        yield "denoising loss, held-out", f"{loss['holdout_loss']:.4f}", "", trained, "", ""
+
+
+def _with(figure: Figure | None, more: Figure) -> Figure | None:
+    return None if figure is None else {**figure, **more}
+
+
+def _row(title: str, figure: Figure | None, real: Figure | None, ratio: Figure | None = None) -> Row:
+    value = interval = "-"
+    if figure:
+        value, interval = _number(figure["value"]), f"{_number(figure['low'])} to {_number(figure['high'])}"
+    return (
+        f"  {title}",
+        value,
+        interval,
+        "" if real is None else f"{_number(real['value'])} ({_number(real['low'])} to {_number(real['high'])})",
+        "" if ratio is None else f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
+        str((figure or {}).get("n", "")),
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
@@ -100,6 +171,7 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
         f"{n['synthetic']} synthetic cases; {n['holdout']} held-out cases of {n['holdout_patients']} patients; "
         f"{n['train']} training cases of {n['train_patients']}. Intervals resample patients."
     )
-    for part, title in (("distance", "Distances"), ("utility", "Utility")):
+    yield "Real scans: training against held-out ones, or trained on real. x floor: 1 is as good as real scans."
+    for part, title in (("distance", "Distances"), ("utility", "Utility"), ("conditions", "Conditions")):
         if not result[part]["measured"]:
             yield f"{title} not measured: {result[part]['reason']}."

@@ -9,9 +9,23 @@ from synthmed.report.charts import strip
 from synthmed.report.facts import Facts
 from synthmed.report.markup import Content, Markup, element, interval, number, paragraph, section, share, table
 
-_FEATURES = {"random_convolutions": "random convolutions", "radiomics": "radiomics"}
+_FEATURES = {"encoder": "self-taught encoder", "random_convolutions": "random convolutions", "radiomics": "radiomics"}
 _DISTANCES = {"kid": "Kernel distance (KID)", "frechet": "Fréchet distance"}
-_SETS = {"tstr": "synthetic alone", "trtr": "real alone"}
+_SHARES = {
+    "precision": "Precision: synthetic cases among real ones",
+    "recall": "Recall: real cases among synthetic ones",
+    "density": "Density",
+    "coverage": "Coverage",
+    "modes": "Mode coverage",
+    "auc": "A classifier tells them apart (AUC)",
+}
+_SETS = {"tstr": "synthetic alone", "trtr": "real alone", "both": "real and synthetic"}
+_SKILLS = {"scalar": ("correlation", "Correlation"), "class": ("auc", "AUC")}
+_ROLES = {
+    "holdout": "held-out scans, by a predictor of real scans",
+    "synthetic": "synthetic volumes, by the same",
+    "tstr": "held-out scans, by a predictor of synthetic volumes",
+}
 
 
 def quality_section(facts: Facts) -> Markup:
@@ -26,7 +40,9 @@ def quality_section(facts: Facts) -> Markup:
             f"{n.get('holdout_patients', '-')} held-out patients judge them. Intervals, at 95 %, resample patients."
         ),
         *_utility(result.get("utility", {})),
+        *_conditions(result.get("conditions", {})),
         *_distances(result.get("distance", {})),
+        *_shares(result.get("distance", {})),
         *_diversity(result.get("diversity", {})),
         *_labels(result.get("labels", {})),
         *_reconstruction(result.get("autoencoder", {})),
@@ -56,6 +72,33 @@ def _utility(utility: Mapping[str, Any]) -> Iterator[Markup]:
     if utility.get("ratio"):
         ratio = utility["ratio"]
         yield paragraph(f"Synthetic training reaches {_interval(ratio)} of what real training reaches.")
+    if utility.get("gain"):
+        yield paragraph(f"Real and synthetic scans together reach {_interval(utility['gain'])} of it.")
+    yield from _sizes(utility.get("sizes", ()))
+
+
+def _sizes(curve: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
+    rows = [(str(p["patients"]), _interval(p["trtr"]), _interval(p["both"]), _maybe(p["gain"])) for p in curve]
+    if rows:
+        head = ("Real patients", "Real alone", "Real and synthetic", "Gain")
+        yield table("Dice with few real patients, alone and beside the synthetic set", head, rows)
+
+
+def _conditions(conditions: Mapping[str, Any]) -> Iterator[Markup]:
+    rows: list[Sequence[Content]] = []
+    for name, found in conditions.get("covariates", {}).items():
+        key, measure = _SKILLS[found["kind"]]
+        for role, title in _ROLES.items():
+            if role in found:
+                slope = found[role].get("slope")
+                rows.append((name, title, f"{measure} {_maybe(found[role][key])}", _maybe(slope) if slope else ""))
+    if rows:
+        yield element("h3", "Is what was asked for true?")
+        yield paragraph(
+            "A predictor that learned from real scans tells each covariate from held-out scans, and from synthetic "
+            "volumes against what they were asked for. Equal figures say that a condition is followed."
+        )
+        yield table("Conditions, as a predictor sees them", ("Covariate", "Told from", "Skill", "Slope"), rows)
 
 
 def _dice(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -71,14 +114,31 @@ def _distances(distance: Mapping[str, Any]) -> Iterator[Markup]:
                 continue
             found, floor = distance[features][key]["synthetic"], distance[features][key]["floor"]
             span = min(0.0, found["low"], floor["low"]), max(found["high"], floor["high"])
-            rows.append((f"{name}, {text}", _interval(found), _interval(floor), _strip(found, span, floor["value"])))
+            times = _maybe(distance[features][key].get("ratio"))
+            rows.append(
+                (f"{name}, {text}", _interval(found), _interval(floor), times, _strip(found, span, floor["value"]))
+            )
     if rows:
         yield element("h3", "How like real scans are they?")
         yield paragraph(
             "Distance between the synthetic and the held-out set; smaller is better. The floor is the distance of "
-            "training scans from held-out ones: no generator needs to be closer."
+            "training scans from held-out ones: no generator needs to be closer. Times the floor, 1 is as good as real."
         )
-        yield table("Distances with their floor", ("Distance", "Synthetic", "Floor (real)", "Drawn"), rows)
+        yield table(
+            "Distances with their floor", ("Distance", "Synthetic", "Floor (real)", "Times the floor", "Drawn"), rows
+        )
+
+
+def _shares(distance: Mapping[str, Any]) -> Iterator[Markup]:
+    there = [distance[name] for name in _FEATURES if name in distance]
+    rows: list[Sequence[Content]] = []
+    for key, name in _SHARES.items():
+        if there and key in there[0]:
+            found, floor = there[0][key]["synthetic"], there[0][key]["floor"]
+            rows.append((name, _interval(found), _interval(floor), _strip(found, (0, 1), floor["value"])))
+    if rows:
+        yield paragraph("The same for shares: the floor is what training scans reach in the place of synthetic ones.")
+        yield table("Who lies among whom", ("Figure", "Synthetic", "Floor (real)", "Drawn"), rows)
 
 
 def _diversity(diversity: Mapping[str, Any]) -> Iterator[Markup]:
@@ -91,6 +151,12 @@ def _diversity(diversity: Mapping[str, Any]) -> Iterator[Markup]:
             ("Real", _interval(real), _strip(real, (0, 1), real["value"])),
         ]
         yield table("Similarity of pairs", ("Set", "MS-SSIM", "Drawn"), rows)
+    moved = diversity.get("intensities")
+    if moved and moved["synthetic"] and moved["floor"]:
+        yield paragraph(
+            f"Intensities would have to move by {_interval(moved['synthetic'])} to be spread as those of held-out "
+            f"scans; those of training scans by {_interval(moved['floor'])}."
+        )
 
 
 def _labels(labels: Mapping[str, Any]) -> Iterator[Markup]:
@@ -105,6 +171,14 @@ def _labels(labels: Mapping[str, Any]) -> Iterator[Markup]:
         yield element("h3", "Are the structures as large as real ones?")
         head = ("Structure", "Set", "Volume, mm³", "Without it", "KS to held-out")
         yield table("Volumes of the structures", head, rows)
+    shapes = [
+        (name, key, _maybe(shape["synthetic"]["ks"]), _maybe(shape["train"]["ks"]))
+        for name, sets in labels.items()
+        for key, shape in sets.get("shape", {}).items()
+    ]
+    if shapes:
+        columns = ("Structure", "Shape", "Synthetic: KS to held-out", "Training: KS to held-out")
+        yield table("Shapes of the structures", columns, shapes)
 
 
 def _reconstruction(kept: Mapping[str, Any]) -> Iterator[Markup]:
@@ -123,3 +197,7 @@ def _strip(found: Mapping[str, Any], span: tuple[float, float], mark: float) -> 
 
 def _interval(figure: Mapping[str, Any]) -> str:
     return interval(figure["value"], figure["low"], figure["high"])
+
+
+def _maybe(figure: Mapping[str, Any] | None) -> str:
+    return "-" if figure is None else _interval(figure)

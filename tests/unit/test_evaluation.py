@@ -2,7 +2,9 @@
 
 import csv
 import json
+from importlib.resources import files
 
+import jsonschema
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -22,9 +24,17 @@ GRID = (16, 16, 16)
 SMALL = {"channels": [16, 16], "latent_channels": 8, "norm_num_groups": 8}
 
 
-def settings(steps=0, seeds=1):
-    evaluation = {"segmenter_steps": steps, "segmenter_batch_size": 4, "segmenter_seeds": seeds}
-    return parse_config({"preprocess": {"grid": GRID}, "autoencoder": SMALL, "evaluation": evaluation})
+ASKED = {"scalars": ["age"], "classes": ["sex"]}
+
+
+def settings(steps=0, seeds=1, **changed):
+    evaluation = {"segmenter_steps": steps, "segmenter_batch_size": 4, "segmenter_seeds": seeds, "encoder_steps": 0}
+    content = {"preprocess": {"grid": GRID}, "autoencoder": SMALL, "evaluation": evaluation | changed}
+    return parse_config(content | {"conditioning": ASKED if changed.get("predictor_steps") else {}})
+
+
+def full():
+    return settings(steps=2, seeds=2, utility_sizes=[3, 8, 50], encoder_steps=2, predictor_steps=2)
 
 
 def space_of(*, labelled):
@@ -45,6 +55,12 @@ def write_case(folder, name, rng, space, values=None):
         write_volume(folder / "labels" / f"{name}.nii.gz", Volume(label[None], space.affine), dtype="uint8")
 
 
+def covariates(number):
+    """Age of all but one, and sex."""
+    age = {} if number == 1 else {"age": 40.0 + 3 * number}
+    return json.dumps(age | {"sex": "FM"[number % 2]})
+
+
 def write_prepared(folder, space, rng, subjects):
     write_json(folder / "space.json", space.to_json())
     rows = []
@@ -52,8 +68,12 @@ def write_prepared(folder, space, rng, subjects):
         for number, subject in enumerate(names):
             case = f"{split}_{number:02d}"
             write_case(folder / split, case, rng, space)
-            rows.append({"case": case, "subject": subject, "split": split, "covariates": "{}"})
-    with (folder / "cases.csv").open("w", encoding="utf-8", newline="") as stream:
+            rows.append({"case": case, "subject": subject, "split": split, "covariates": covariates(number)})
+    write_table(folder / "cases.csv", rows)
+
+
+def write_table(file, rows):
+    with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
@@ -79,6 +99,8 @@ def write_run(root, *, labelled=True, holdout=6, config=None):
     write_json(denoiser / "model.json", {"measurements": {"holdout_loss": 0.75, "train_loss": 0.5}})
     for index in range(7):
         write_case(generate, f"sample_{index:05d}", rng, space)
+    rows = [{"name": f"sample_{i:05d}", "condition": covariates(i)} for i in range(7)]
+    write_table(generate / "samples.csv", rows)
     return folders
 
 
@@ -86,15 +108,27 @@ def write_run(root, *, labelled=True, holdout=6, config=None):
 def labelled(tmp_path_factory):
     root = tmp_path_factory.mktemp("labelled")
     folders = write_run(root)
-    result = evaluate(settings(steps=3, seeds=2), *folders, root / "evaluate", device="cpu", progress=False)
+    result = evaluate(full(), *folders, root / "evaluate", device="cpu", progress=False)
     return root, folders, result
+
+
+def check(result):
+    schema = json.loads(files("synthmed.evaluation").joinpath("schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(result)))
 
 
 def test_the_file_is_what_was_returned_and_is_strict_json(labelled):
     root, _, result = labelled
     text = (root / "evaluate" / "evaluation.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == json.loads(json.dumps(result))
-    assert result["schema"] == SCHEMA == "synthmed-evaluation/1"
+    assert result["schema"] == SCHEMA == "synthmed-evaluation/2"
+    check(result)
+
+
+def test_the_schema_refuses_what_is_not_in_it(labelled):
+    for wrong in ({"subject": "P1"}, {"schema": "synthmed-evaluation/1"}, {"diversity": {}}):
+        with pytest.raises(jsonschema.ValidationError):
+            check(labelled[2] | wrong)
 
 
 def test_the_file_names_no_patient_and_no_path(labelled):
@@ -115,10 +149,24 @@ def test_every_part_is_there(labelled):
     assert result["autoencoder"]["psnr_db"]["n"] == 6
     assert result["autoencoder"]["dice"].keys() == {"core", "label 7"}
     assert result["distance"]["random_convolutions"]["n"] == 7
-    assert result["distance"]["radiomics"]["kid"].keys() == {"synthetic", "floor"}
+    assert result["distance"]["radiomics"]["kid"].keys() == {"synthetic", "floor", "ratio"}
+    assert result["distance"]["encoder"]["n"] == result["distance"]["encoder"]["n_lessons"] == 4  # of 8 patients
     assert result["diversity"]["real"]["n"] == 12  # 15 pairs, 3 of them within a patient
-    assert result["utility"]["sets"].keys() == {"tstr", "trtr"}
+    assert result["utility"]["sets"].keys() == {"tstr", "trtr", "both"}
+    assert result["utility"]["sets"]["both"]["n_training"] == 15
     assert result["utility"]["seeds"] == [0, 1]
+    assert [row["patients"] for row in result["utility"]["sizes"]] == [3]  # 8 is all, and 50 there are not
+    assert result["unit"] == "arbitrary units"
+
+
+def test_conditions_leave_out_who_lacks_them(labelled):
+    found = labelled[2]["conditions"]["covariates"]
+    assert {role: found["age"][role]["n"] for role in ("holdout", "synthetic", "tstr")} == {
+        "holdout": 5, "synthetic": 6, "tstr": 5
+    }  # fmt: skip
+    assert found["sex"]["holdout"]["n"] == 6
+    against = labelled[2]["labels"]["core"]["against"]["age"]
+    assert {name: part["n"] for name, part in against.items()} == {"synthetic": 6, "train": 7, "holdout": 5}
 
 
 def test_volumes_count_the_voxels_size(labelled):
@@ -130,7 +178,7 @@ def test_volumes_count_the_voxels_size(labelled):
 
 def test_the_same_seed_gives_the_same_figures(labelled, tmp_path):
     _, folders, result = labelled
-    again = evaluate(settings(steps=3, seeds=2), *folders, tmp_path, device="cpu", progress=False)
+    again = evaluate(full(), *folders, tmp_path, device="cpu", progress=False)
     assert again == result
 
 
@@ -145,17 +193,26 @@ def test_the_table_shows_every_figure_with_its_comparison(labelled):
     for title in (
         "PSNR",
         "Dice, core",
-        "KID, radiomics",
+        "Fidelity, self-taught encoder",
+        "Fidelity, radiomics",
+        "kernel distance (KID)",
         "Frechet",
+        "mode coverage",
+        "classifier AUC",
         "MS-SSIM",
-        "volume, label 7",
-        "share of real",
+        "intensities",
+        "label 7: volume",
+        "volume against age, slope",
+        "age, asked and seen",
+        "sex, trained on synthetic",
+        "real + synthetic",
+        "3 patients + synthetic",
         "denoising",
     ):
         assert title in table
     assert f"{result['distance']['radiomics']['kid']['floor']['value']:.3f}" in table
     assert "6 held-out cases of 3 patients" in table
-    assert max(map(len, table.splitlines())) <= 140
+    assert max(map(len, table.splitlines())) <= 150
 
 
 def test_without_labels_utility_is_left_out_and_said_so(tmp_path):
@@ -163,6 +220,8 @@ def test_without_labels_utility_is_left_out_and_said_so(tmp_path):
     result = evaluate(settings(steps=3), *folders, tmp_path / "evaluate", device="cpu", progress=False)
     assert result["utility"] == {"measured": False, "reason": "the cohort has no labels"}
     assert result["labels"] == {}
+    check(result)
+    assert result["conditions"] == {"measured": False, "reason": "the model has no conditions"}
     assert result["distance"]["radiomics"]["dimensions"] == 18
     assert "Utility not measured: the cohort has no labels" in format_evaluation(result)
 
@@ -173,6 +232,7 @@ def test_no_segmenter_steps_leave_utility_out_and_few_patients_leave_distances_o
     result = evaluate(settings(steps=0), *folders, tmp_path / "evaluate", device="cpu", progress=False)
     assert result["utility"]["reason"] == "evaluation.segmenter_steps is 0"
     assert not result["distance"]["measured"]
+    check(result)
     assert result["diversity"]["real"] is None
     table = format_evaluation(result)
     assert "Distances not measured" in table

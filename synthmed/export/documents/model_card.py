@@ -17,8 +17,17 @@ from synthmed.export.documents.audit_figures import audit_rows, cited, set_sizes
 from synthmed.export.documents.card import LIMITS, conditions
 from synthmed.export.documents.markdown import bullets, line, numbers, table
 
-_FEATURES = {"random_convolutions": "random convolutions", "radiomics": "radiomics"}
-_DISTANCES = {"kid": "Kernel distance", "frechet": "Fréchet distance"}
+_FEATURES = {"encoder": "self-taught encoder", "random_convolutions": "random convolutions", "radiomics": "radiomics"}
+_DISTANCES = {
+    "kid": "Kernel distance",
+    "frechet": "Fréchet distance",
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+    "modes": "Mode coverage",
+    "auc": "Classifier's AUC",
+}
 _UNMEASURED = (
     "No figures of fidelity or utility come with this release. Compare the volumes with real scans of your own before "
     "you rely on them."
@@ -56,7 +65,8 @@ def render_model_card(
         "The model itself is not part of this release; its volumes are.",
         f"## What it is\n\n{_what_it_is(cohort, run)}",
         f"## What it learned from\n\n{config.source_statement}\n\nThe audit counts {set_sizes(report)}. No patient is\n"
-        "in both sets. What was held out is the audit's control and may have decided when training stopped; it was not fitted.",
+        "in both sets. What was held out is the audit's control and may have decided when training stopped; it was\n"
+        "not fitted.",
         f"## How well it does\n\n{quality_section(evaluation)}",
         f"## What it gives away\n\nThe audit: **{cohort.approval.verdict}** by the policy "
         f"`{cohort.approval.policy['name']}`. Evidence, not proof.\n\n"
@@ -111,7 +121,7 @@ def quality_section(evaluation: Mapping[str, Any] | None) -> str:
     return (
         table(("Figure", "Synthetic (95 % interval)", "Real, for comparison"), rows)
         + "\n\nIntervals resample patients. Dice is of a segmenter on held-out real scans, trained on synthetic or on\n"
-        "real cases. Distances are to held-out real scans; the comparison is training against held-out."
+        "real cases, or on both. Distances are to held-out real scans; the comparison is training against held-out."
     )
 
 
@@ -123,15 +133,33 @@ def _figures(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "Segmenter, mean Dice", _figure(sets["tstr"]["dice"]), _figure(sets["trtr"]["dice"])
         if utility.get("ratio"):
             yield "  as a share of real", _figure(utility["ratio"]), "1"
+        if "both" in sets:
+            yield (
+                "Segmenter of real and synthetic, mean Dice",
+                _figure(sets["both"]["dice"]),
+                _figure(sets["trtr"]["dice"]),
+            )
+    yield from _conditions(evaluation.get("conditions", {}))
     for features, found in evaluation.get("distance", {}).items():
         for key in (key for key in _DISTANCES if features in _FEATURES and key in found):
             title = f"{_DISTANCES[key]}, {_FEATURES[features]}"
             yield title, _figure(found[key]["synthetic"]), _figure(found[key]["floor"])
+            if key == "kid" and found[key].get("ratio"):
+                yield "  times the floor", _figure(found[key]["ratio"]), "1"
     pairs = evaluation.get("diversity", {})
     if pairs.get("synthetic") and pairs.get("real"):
         yield "Likeness of pairs, MS-SSIM", _figure(pairs["synthetic"]), _figure(pairs["real"])
     if psnr := evaluation.get("autoencoder", {}).get("psnr_db"):
         yield "Autoencoder on held-out scans, PSNR in dB", "", _figure(psnr)
+
+
+def _conditions(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield how well each condition is followed, beside what the same predictor tells from real scans."""
+    for name, found in conditions.get("covariates", {}).items():
+        key, measure = ("correlation", "correlation") if found["kind"] == "scalar" else ("auc", "AUC")
+        made, real = (found.get(role, {}).get(key) for role in ("synthetic", "holdout"))
+        if made and real:
+            yield f"{name} asked and seen, {measure}", _figure(made), _figure(real)
 
 
 def _figure(values: Mapping[str, float]) -> str:
