@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import privacy
 from baselines.source import Source
 from synthmed.evaluation import compare, structure_names
 from synthmed.evaluation.cases import Cases, real_cases, synthetic_cases
+from synthmed.evaluation.encoder import Encoder, learn_encoder
 from synthmed.evaluation.intervals import patient_weights, percentile_interval
 from synthmed.evaluation.utility import dice_on, train_segmenter
 from synthmed.files import read_json, sha256_file
@@ -93,16 +95,25 @@ def _figure(value: float, draws: Array) -> dict[str, float]:
 
 
 def fidelity_of(source: Source, folder: Path, seed: int) -> dict[str, Any]:
-    """Return everything that `synthmed.evaluation.compare` says of a set."""
-    i, j, k = source.space.spacing
+    """Return everything that `synthmed.evaluation.compare` says of a set, the self-taught encoder's space included."""
+    low, high = source.space.intensity_range
     return compare(
         synthetic_cases(folder, source.space),
         real_cases(source.train),
         real_cases(source.holdout),
         structure_names(source.space),
-        i * j * k,
+        source.space.spacing,
+        encoder=_encoder(source, seed),
+        half_range=(high - low) / 2,
         seed=seed,
     )
+
+
+@cache
+def _encoder(source: Source, seed: int) -> Encoder | None:
+    """Teach the encoder, which depends on the training scans alone, once for all sets."""
+    steps = source.run.config.evaluation.encoder_steps
+    return learn_encoder(real_cases(source.train), steps=steps, seed=seed) if steps else None
 
 
 def privacy_of(source: Source, folder: Path, out: Path, seed: int, *, progress: bool) -> dict[str, Any]:

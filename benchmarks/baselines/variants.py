@@ -59,7 +59,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
 }
 AUTOENCODER = ("autoencoder", "autoencoder_training")
 DENOISER = ("denoiser", "diffusion", "conditioning", "denoiser_training")
-VALIDATIONS = 10
+VALIDATIONS = 5
 _PROBED, _WARMING_UP = 24, 4
 
 
@@ -92,7 +92,7 @@ def measure_variant(
     seed : int
         Of the denoiser, the volumes and the segmenter. The autoencoder has the run's.
     out : Path
-        Receives ``autoencoders/``, ``denoisers/`` and ``sets/``, each folder named by what decides its content.
+        Receives ``autoencoders/``, ``denoisers/``, ``sets/`` and ``measured/``, all named by what decides their content.
 
     Raises
     ------
@@ -115,19 +115,21 @@ def measure_variant(
         num_samples=trial.samples,
         progress=progress,
     )
+    file = out / "measured" / f"{_digest(samples.name, trial.samples, trial.segmenter_steps)}.json"
+    if not file.is_file():
+        measured = {"fidelity": fidelity_of(source, samples, seed)}
+        if trial.segmenter_steps:
+            cases = synthetic_cases(samples, source.space)
+            shown = "synthetic" if progress else ""
+            measured["scores"] = segmenter_scores(source, cases, [seed], trial.segmenter_steps, progress=shown)
+        write_json(file, measured)
     record, kept = (read_json(folder / "model.json") for folder in (denoiser, autoencoder))
-    result = {
+    return read_json(file) | {
         "steps": record["steps"],
         "loss": record["measurements"]["holdout_loss"],
         "training_loss": record["measurements"]["train_loss"],
         "psnr": kept["measurements"].get("holdout_psnr"),
-        "fidelity": fidelity_of(source, samples, seed),
     }
-    if trial.segmenter_steps:
-        cases = synthetic_cases(samples, source.space)
-        shown = "synthetic" if progress else ""
-        result["scores"] = segmenter_scores(source, cases, [seed], trial.segmenter_steps, progress=shown)
-    return result
 
 
 def autoencoder_of(source: Source, config: Config, out: Path, *, progress: bool) -> Path:
@@ -143,7 +145,7 @@ def autoencoder_of(source: Source, config: Config, out: Path, *, progress: bool)
 
 
 def denoiser_of(source: Source, config: Config, autoencoder: Path, steps: int, out: Path, *, progress: bool) -> Path:
-    """Train a variant's denoiser in `steps`, validated ten times, unless that was done before."""
+    """Train a variant's denoiser in `steps`, validated five times, unless that was done before."""
     counted = (
         f"denoiser_training.max_steps={steps}",
         f"denoiser_training.validate_every={max(1, steps // VALIDATIONS)}",

@@ -77,7 +77,9 @@ def test_sampling_variants_share_a_denoiser_and_others_train_their_own_and_nothi
     assert results["base"][0]["fidelity"] != results["shift_1"][0]["fidelity"]
     counts = {kind: len(list((tmp_path / kind).iterdir())) for kind in ("autoencoders", "denoisers", "sets")}
     assert counts == {"autoencoders": 1, "denoisers": 3, "sets": 4}
-    files = [*tmp_path.glob("*/*/model.safetensors"), *tmp_path.glob("sets/*/images/*")]
+    files = [
+        file for kind in ("*/*/model.safetensors", "sets/*/images/*", "measured/*") for file in tmp_path.glob(kind)
+    ]
     before = {file: (sha256_file(file), file.stat().st_mtime_ns) for file in files}
     again = ablations.run_variants(opened, {"base": (), "depth": chosen["depth"]}, [0], TRIAL, tmp_path, progress=False)
     assert {file: (sha256_file(file), file.stat().st_mtime_ns) for file in files} == before
