@@ -92,7 +92,7 @@ def measure_variant(
     seed : int
         Of the denoiser, the volumes and the segmenter. The autoencoder has the run's.
     out : Path
-        Receives ``autoencoders/``, ``denoisers/``, ``sets/`` and ``measured/``, all named by what decides their content.
+        Receives ``autoencoders/``, ``denoisers/``, ``sets/`` and ``measured/``, all named by what decides them.
 
     Raises
     ------
