@@ -41,8 +41,10 @@ METHODS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "copies": make_copies,
     "noise": make_noise,
 }
-QUICK_BUDGET = 40.0
-QUICK_STEPS = 60
+TUTORIAL_STEPS = 50
+QUICK_BUDGET = 30.0
+QUICK_SEGMENTER_STEPS = 60
+QUICK_TUTORIAL_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ def choose_settings(source: Source, options: argparse.Namespace) -> Settings:
     if options.quick:
         own = sum(share_budget(source.seconds, None).values())
         budget = min(own, QUICK_BUDGET) if budget is None else budget
-        steps, seeds = min(steps, QUICK_STEPS), 1
+        steps, seeds = min(steps, QUICK_SEGMENTER_STEPS), 1
     return Settings(
         seed=source.run.config.seed if options.seed is None else options.seed,
         seconds={name: round(value, 1) for name, value in share_budget(source.seconds, budget).items()},
-        tutorial_steps=options.tutorial_steps,
+        tutorial_steps=options.tutorial_steps or (QUICK_TUTORIAL_STEPS if options.quick else TUTORIAL_STEPS),
         segmenter_steps=steps,
         segmenter_seeds=options.segmenter_seeds or seeds,
     )
@@ -216,9 +218,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seed", type=int, help="default: the run's")
     parser.add_argument("--budget", type=_budget, help="seconds of training, or auto: the run's own (default)")
-    parser.add_argument("--tutorial-steps", type=int, default=50, help="of sampling: 1000 for DDPM, fewer for DDIM")
+    parser.add_argument("--tutorial-steps", type=int, help="of sampling: 1000 for DDPM, fewer for DDIM (default 50)")
     parser.add_argument("--segmenter-seeds", type=int, help="default: the run's")
-    parser.add_argument("--quick", action="store_true", help="short trainings: about 5 minutes on phantoms")
+    parser.add_argument(
+        "--quick", action="store_true", help="short trainings: about 5 minutes on phantoms on two cores"
+    )
     parser.add_argument("--no-progress", action="store_true")
     parser.add_argument("--out", type=Path, help="default: runs/utility/NAME")
     return parser

@@ -29,11 +29,11 @@ from synthmed.volume import Volume
 
 Array = NDArray[np.float64]
 
-ROTATION = 0.2  # radians
+ROTATION = 0.15  # radians
 SCALING = 0.1
 SHIFT = 0.06  # share of a side
 ELASTIC_SIGMA = (4.0, 6.0)  # voxels
-ELASTIC_MAGNITUDE = (50.0, 120.0)  # displacements of about half a voxel to one
+ELASTIC_MAGNITUDE = (20.0, 60.0)  # displacements of a fraction of a voxel, at most two or so
 GAMMA = (0.75, 1.35)
 CONTRAST = 0.1
 BRIGHTNESS = 0.05  # share of the range
