@@ -61,15 +61,17 @@ def brains(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[C
 
 
 def test_brains_hold_nothing_from_outside(brains: tuple[Config, Path, Path]) -> None:
-    """IXI is not defaced: 8 mm from the brain, more than any blur reaches, every voxel is exactly 0."""
+    """IXI is not defaced: 8 mm from the brain along every axis, as far as the blur reaches, every voxel is 0."""
     _, folder, out = brains
     for case, (image, _, _) in list(sides(out).items())[::3]:
         seen, seg = nib.load(image), nib.load(folder / "dlmuse_seg" / f"{case}_DLMUSE.nii.gz")
-        near = ndimage.binary_dilation(np.asarray(seg.dataobj) > 0, iterations=4)
+        near = ndimage.binary_dilation(np.asarray(seg.dataobj) > 0, np.ones((3, 3, 3)), iterations=4)
         places = np.argwhere(np.asarray(seen.dataobj) > 0)
         there = nib.affines.apply_affine(np.linalg.inv(seg.affine) @ seen.affine, places)
         assert near[tuple(np.rint(there).astype(int).T)].all()
-        assert len(places) * 64 < 1.2 * np.count_nonzero(np.asarray(seg.dataobj)) * 8
+        # A tenth of the range is about where a voxel is half inside: what is brighter is as large as the brain.
+        bright = np.count_nonzero(np.asarray(seen.dataobj) > 100) * 64
+        assert bright == pytest.approx(np.count_nonzero(np.asarray(seg.dataobj)) * 8, rel=0.05)
 
 
 def test_brains_fit_and_their_structures_keep_their_volumes(brains: tuple[Config, Path, Path]) -> None:
@@ -94,7 +96,8 @@ def test_ventricles_grow_with_age_and_who_has_no_row_stays(brains: tuple[Config,
     assert stats.spearmanr(*np.array(known, dtype=np.float64).T).statistic > 0.3
     train = load_split(out, "train")
     assert train.images.shape[1:] == (1, 40, 48, 40)
-    assert (float(train.images.min()), float(train.images.max())) == (-1.0, 1.0)
+    assert float(train.images.min()) == -1.0
+    assert 0.9 < float(train.images.max()) <= 1.0
 
 
 def test_pet_is_in_suv_about_the_tumour(data_root: Path, tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_pet_is_in_suv_about_the_tumour(data_root: Path, tmp_path: Path) -> None
         found, tumour = voxels(image), voxels(label) > 0
         before, there = voxels(source / case / "PET_image.nii.gz"), voxels(source / case / "PET_mask.nii.gz") > 0
         assert nib.load(image).get_data_dtype() == np.float32
-        assert (found.min(), found.max() <= 20) == (0, True)
+        assert 0 <= found.min() <= found.max() <= 20
         if records[case]["label_voxels_cut"]:
             continue
         assert found[tumour].mean() == pytest.approx(np.clip(before, 0, 20)[there].mean(), rel=0.08), case
