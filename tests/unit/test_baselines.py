@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -23,7 +24,7 @@ from synthmed.config import dump_config
 from synthmed.errors import ConfigError
 from synthmed.evaluation.cases import real_cases, synthetic_cases
 from synthmed.evaluation.utility import measure_utility
-from synthmed.files import sha256_file, write_json
+from synthmed.files import read_json, sha256_file, write_json
 from synthmed.io import read_label, read_volume
 
 COUNT = 5
@@ -184,10 +185,10 @@ def test_tutorial_learns_and_repeats_by_seed_and_steps(opened):
     data = generative.stack(opened)
     assert data.shape == (4, 3, *GRID)
     assert torch.equal(data[:, 1:].argmax(1, keepdim=True), opened.train.labels.long())
-    budget = tutorial.Budget(math.inf, 4)
+    budget = tutorial.Budget(math.inf, 3)
     runs = [tutorial.train_autoencoder(data, budget, 0, progress=False) for _ in range(2)]
     (model, trained), (again, _) = runs
-    assert (trained.steps, trained.epochs) == (4, 2.0)
+    assert (trained.steps, trained.epochs) == (3, 1.5)
     assert trained.losses[-1] < trained.losses[0]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
@@ -360,6 +361,32 @@ def test_output_of_other_settings_is_refused_and_finished_work_is_not_done_again
         utility.claim(tmp_path, opened, utility.Settings(1, settings.seconds, 50, 2, 1))
     assert utility.once(tmp_path / "a.json", lambda: {"x": 1}) == {"x": 1}
     assert utility.once(tmp_path / "a.json", lambda: {"x": 2}) == {"x": 1}
+
+
+def test_command_makes_judges_and_draws_and_a_second_call_only_reads(run, tmp_path, monkeypatch, capsys):
+    audited = []
+
+    def audit(**arguments):
+        audited.append(arguments["synthetic"].parent.name)
+        verdict = "FAIL" if audited[-1] == "copies" else "PASS"
+        release = {"verdict": verdict, "reasons": [], "policy": {"name": "default"}, "measurements": MEASURED}
+        return SimpleNamespace(release=release)
+
+    monkeypatch.setattr(judging.privacy, "audit", audit, raising=False)
+    monkeypatch.setattr(utility, "fidelity_of", lambda *_: {"distance": {}})  # measured in the test of variants
+    arguments = [str(run), "--methods", "copies", "noise", "--no-progress", "--out", str(tmp_path)]
+    for _ in range(2):
+        assert utility.main(arguments) == 0
+    assert audited == ["copies", "noise"]
+    shown = capsys.readouterr().out.split("written to")[-2]
+    assert [line.split()[0] for line in shown.splitlines() if "FAIL" in line or "PASS" in line][-2:] == [
+        "copies",
+        "noise",
+    ]
+    written = read_json(tmp_path / "utility.json")
+    assert [row["method"] for row in written["methods"]] == ["copies", "noise"]
+    assert written["settings"]["seconds"] == {"autoencoder": 6.0, "denoiser": 2.0}
+    assert (tmp_path / "utility.png").stat().st_size > 10_000
 
 
 def test_unfinished_run_is_refused_in_one_line(tmp_path, capsys):
