@@ -43,13 +43,26 @@ AUDIT: dict[str, Any] = {
 _POINT = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "sd": 0.1}
 _FLOOR = {"value": 0.123, "low": 0.1, "high": 0.2}
 _SET = {"dice": _POINT, "structures": {"left": _POINT, "right": _POINT}, "n_training": 12}
+_COMPARED = {"synthetic": _POINT, "floor": _FLOOR, "ratio": _POINT}
+_TOLD = {"correlation": _POINT, "slope": _FLOOR, "n": 9}
+_SHAPE = {"synthetic": {"ks": _POINT}, "train": {"ks": _FLOOR}}
 _VOLUME = {"mean_mm3": 100.0, "sd_mm3": 5.0, "empty": 0.25, "n": 9, "ks": 0.2}
 EVALUATION: dict[str, Any] = {
     "n": {"synthetic": 30, "holdout": 9, "holdout_patients": 8},
-    "utility": {"measured": True, "sets": {"tstr": _SET, "trtr": _SET}, "ratio": _FLOOR},
-    "distance": {"measured": True, "radiomics": {"kid": {"synthetic": _POINT, "floor": _FLOOR}}},
-    "diversity": {"synthetic": _POINT, "real": _FLOOR},
-    "labels": {"left": {"synthetic": _VOLUME, "train": _VOLUME, "holdout": _VOLUME}},
+    "utility": {
+        "measured": True,
+        "sets": {"tstr": _SET, "trtr": _SET, "both": _SET},
+        "ratio": _FLOOR,
+        "gain": _POINT,
+        "sizes": [{"patients": 20, "trtr": _POINT, "both": _FLOOR, "gain": None}],
+    },
+    "conditions": {
+        "measured": True,
+        "covariates": {"age": {"kind": "scalar", "holdout": _TOLD, "synthetic": _TOLD, "ratio": _POINT}},
+    },
+    "distance": {"measured": True, "encoder": {"kid": _COMPARED, "recall": _COMPARED, "auc": _COMPARED}},
+    "diversity": {"synthetic": _POINT, "real": _FLOOR, "intensities": _COMPARED},
+    "labels": {"left": {"synthetic": _VOLUME, "train": _VOLUME, "holdout": _VOLUME, "shape": {"flatness": _SHAPE}}},
     "autoencoder": {"psnr_db": _POINT, "dice": {"left": _POINT}},
 }
 LOG = [

@@ -13,15 +13,13 @@ import numpy as np
 
 from synthmed.evaluation.distances import frechet, kid, kid_noise, kid_ratio
 from synthmed.evaluation.features import LEAST_SD, standardiser_of
-from synthmed.evaluation.intervals import Array, Estimate, Figure, beside
+from synthmed.evaluation.intervals import Array, Estimate, beside
 from synthmed.evaluation.manifold import density_and_coverage, precision_and_recall
 from synthmed.evaluation.modes import centres_of, mode_coverage
 from synthmed.evaluation.sample import Sample, sample_of
 from synthmed.evaluation.two_sample import two_sample_auc
 
 COMPONENTS = 16
-
-Compared = dict[str, Figure | None]
 
 
 def distances(
@@ -35,9 +33,10 @@ def distances(
 ) -> dict[str, Any]:
     """Compare the synthetic set with the held-out one, beside the training set with the held-out one.
 
-    Both sides use the same number of cases, `n`. Features are standardised by all real cases. The kernel distance and
-    the classifier see all of them; the rest is taken on their leading principal components, each of unit variance among
-    real cases, since covariances and neighbours need more cases than dimensions.
+    Both sides use the same number of cases, `n`. Features are standardised by all real cases. The Frechet distance
+    is taken on their leading principal components, each of unit variance among real cases, since a covariance needs
+    more cases than dimensions; the other figures see all features, because what a generator adds or lacks (noise,
+    sharpness) may lie where real scans hardly differ.
 
     Parameters
     ----------
@@ -61,40 +60,27 @@ def distances(
     drawn = sample_of(standardise(synthetic[s]), [f"synthetic {i}" for i in s], rng=rng)
     known = sample_of(standardise(train[t]), [train_groups[i] for i in t], rng=rng)
     real = sample_of(standardise(np.concatenate([train, holdout])), [*train_groups, *holdout_groups], rng=rng)
+    noise, centres = kid_noise(real, n, len(holdout)), centres_of(real.points, rng=rng)
     axes = whitening_of(real.points)
+    found, floor = (_figures(part, judge, centres, axes, rng) for part in (drawn, known))
+    ratios = {"kid": kid_ratio(found["kid"], floor["kid"], noise)}
     result: dict[str, Any] = {"n": n, "n_holdout": len(holdout), "dimensions": train.shape[1]}
     result["components"] = axes.shape[1]
-    return result | _on_all(drawn, known, judge, real, rng) | _on_components(drawn, known, judge, real, axes, rng)
+    return result | {name: beside(found[name], floor[name], ratios.get(name)) for name in found}
 
 
-def _on_all(drawn: Sample, known: Sample, judge: Sample, real: Sample, rng: np.random.Generator) -> dict[str, Compared]:
-    """Return what takes every feature."""
-    far, floor = kid(drawn, judge), kid(known, judge)
-    noise = kid_noise(real, len(drawn), len(judge))
-    told = two_sample_auc(drawn, judge, rng=rng), two_sample_auc(known, judge, rng=rng)
-    return {"kid": beside(far, floor, kid_ratio(far, floor, noise)), "auc": beside(*told)}
-
-
-def _on_components(
-    drawn: Sample, known: Sample, judge: Sample, real: Sample, axes: Array, rng: np.random.Generator
-) -> dict[str, Compared]:
-    """Return what takes the leading components."""
-    sets = [part.seen_by(lambda points: points @ axes) for part in (drawn, known, judge)]
-    centres = centres_of(real.points @ axes, rng=rng)
-    synthetic, floor = (_shares(part, sets[2], centres) for part in sets[:2])
-    return {name: beside(synthetic[name], floor[name]) for name in synthetic}
-
-
-def _shares(x: Sample, y: Sample, centres: Array) -> dict[str, Estimate]:
+def _figures(x: Sample, y: Sample, centres: Array, axes: Array, rng: np.random.Generator) -> dict[str, Estimate]:
     precision, recall = precision_and_recall(x, y)
     density, coverage = density_and_coverage(x, y)
     return {
-        "frechet": frechet(x, y),
+        "kid": kid(x, y),
+        "frechet": frechet(*(part.seen_by(lambda points: points @ axes) for part in (x, y))),
         "precision": precision,
         "recall": recall,
         "density": density,
         "coverage": coverage,
         "modes": mode_coverage(x, y, centres),
+        "auc": two_sample_auc(x, y, rng=rng),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from synthmed.evaluation.intervals import Array, Estimate, case_mean
 from synthmed.evaluation.sample import Sample, differ
@@ -34,7 +35,7 @@ def precision_and_recall(x: Sample, y: Sample, k: int = NEIGHBOURS) -> tuple[Est
     ----------
     Kynkaanniemi et al. 2019, "Improved precision and recall metric", arXiv:1904.06991, equations 1 and 2.
     """
-    apart = _distances(x.points, y.points)
+    apart = cdist(x.points, y.points)
     inside = np.any(apart <= _radii(y, k)[None, :], axis=1)
     reached = np.any(apart <= _radii(x, k)[:, None], axis=0)
     return _share(inside, x), _share(reached, y)
@@ -47,7 +48,7 @@ def density_and_coverage(x: Sample, y: Sample, k: int = DENSITY_NEIGHBOURS) -> t
     ----------
     Naeem et al. 2020, "Reliable fidelity and diversity metrics", arXiv:2002.09797, equations 6 and 7.
     """
-    held = _distances(x.points, y.points) <= _radii(y, k)[None, :]
+    held = cdist(x.points, y.points) <= _radii(y, k)[None, :]
     return _share(np.sum(held, axis=1) / k, x), _share(np.any(held, axis=0), y)
 
 
@@ -58,10 +59,6 @@ def _share(values: Any, of: Sample) -> Estimate:
 
 def _radii(of: Sample, k: int) -> Array:
     """Return the distance of each case to its k-th nearest of other patients, or to the last where there are fewer."""
-    apart = np.where(differ(of.patients) > 0, _distances(of.points, of.points), np.inf)
+    apart = np.where(differ(of.patients) > 0, cdist(of.points, of.points), np.inf)
     ordered = np.sort(apart, axis=1)[:, :k]
     return np.where(np.isfinite(ordered), ordered, -np.inf).max(axis=1)
-
-
-def _distances(a: Array, b: Array) -> Array:
-    return np.asarray(np.sqrt(((a[:, None, :] - b[None, :, :]) ** 2).sum(axis=2)))

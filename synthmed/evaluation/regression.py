@@ -25,7 +25,7 @@ def slope(x: Array, y: Array, sample: Sample) -> Estimate:
 def correlation(x: Array, y: Array, sample: Sample) -> Estimate:
     """Return Pearson's correlation of x and y, shapes (N,)."""
     moments = [_moments(x, y, w) for w in (sample.once, sample.weights)]
-    value, draws = (_divide(m[1], np.sqrt(m[0] * m[2])) for m in moments)
+    value, draws = (_divide(m[1], np.sqrt(np.maximum(m[0] * m[2], 0))) for m in moments)
     return Estimate(float(value[0]), draws)
 
 

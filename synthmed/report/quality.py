@@ -110,7 +110,7 @@ def _distances(distance: Mapping[str, Any]) -> Iterator[Markup]:
     rows: list[Sequence[Content]] = []
     for features, text in _FEATURES.items():
         for key, name in _DISTANCES.items():
-            if key not in distance.get(features, {}):
+            if not _measured(distance.get(features, {}).get(key)):
                 continue
             found, floor = distance[features][key]["synthetic"], distance[features][key]["floor"]
             span = min(0.0, found["low"], floor["low"]), max(found["high"], floor["high"])
@@ -133,7 +133,7 @@ def _shares(distance: Mapping[str, Any]) -> Iterator[Markup]:
     there = [distance[name] for name in _FEATURES if name in distance]
     rows: list[Sequence[Content]] = []
     for key, name in _SHARES.items():
-        if there and key in there[0]:
+        if there and _measured(there[0].get(key)):
             found, floor = there[0][key]["synthetic"], there[0][key]["floor"]
             rows.append((name, _interval(found), _interval(floor), _strip(found, (0, 1), floor["value"])))
     if rows:
@@ -151,8 +151,8 @@ def _diversity(diversity: Mapping[str, Any]) -> Iterator[Markup]:
             ("Real", _interval(real), _strip(real, (0, 1), real["value"])),
         ]
         yield table("Similarity of pairs", ("Set", "MS-SSIM", "Drawn"), rows)
-    moved = diversity.get("intensities")
-    if moved and moved["synthetic"] and moved["floor"]:
+    moved = diversity.get("intensities", {})
+    if _measured(moved):
         yield paragraph(
             f"Intensities would have to move by {_interval(moved['synthetic'])} to be spread as those of held-out "
             f"scans; those of training scans by {_interval(moved['floor'])}."
@@ -197,6 +197,10 @@ def _strip(found: Mapping[str, Any], span: tuple[float, float], mark: float) -> 
 
 def _interval(figure: Mapping[str, Any]) -> str:
     return interval(figure["value"], figure["low"], figure["high"])
+
+
+def _measured(compared: Mapping[str, Any] | None) -> bool:
+    return bool(compared and compared["synthetic"] and compared["floor"])
 
 
 def _maybe(figure: Mapping[str, Any] | None) -> str:

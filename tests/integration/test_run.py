@@ -83,7 +83,7 @@ def test_no_file_of_the_release_names_a_patient_a_case_or_a_path(finished):
     ("verb", "holds"),
     [
         ("generate", {"volumes": 24}),
-        ("evaluate", {"schema": "synthmed-evaluation/1"}),
+        ("evaluate", {"schema": "synthmed-evaluation/2"}),
         ("audit", {"verdict": "PASS"}),
         ("export", {"formats": ["nifti"]}),
         ("run", {"volumes": 24, "verdict": "PASS", "policy": "lenient"}),

@@ -28,13 +28,24 @@ EVALUATION: dict[str, Any] = {
         },
         "ratio": {"value": 0.875, "low": 0.8, "high": 0.95},
     },
+    "conditions": {
+        "covariates": {
+            "age": {
+                "kind": "scalar",
+                "holdout": {"correlation": {"value": 0.9, "low": 0.85, "high": 0.95}},
+                "synthetic": {"correlation": {"value": 0.8, "low": 0.75, "high": 0.85}},
+            }
+        }
+    },
     "distance": {
         "measured": True,
         "radiomics": {
             "kid": {
                 "synthetic": {"value": 0.2, "low": 0.1, "high": 0.3},
                 "floor": {"value": 0.02, "low": 0.01, "high": 0.03},
-            }
+                "ratio": {"value": 1.5, "low": 1.2, "high": 1.9},
+            },
+            "auc": {"synthetic": None, "floor": None, "ratio": None},
         },
     },
     "diversity": {
@@ -101,6 +112,8 @@ def test_model_card_has_settings_and_figures_where_they_are_known(made: Made, tm
         "| Segmenter, mean Dice | 0.700 (0.650 to 0.750) | 0.800 (0.750 to 0.850) |",
         "| as a share of real | 0.875 (0.800 to 0.950) | 1 |",
         "| Kernel distance, radiomics | 0.200 (0.100 to 0.300) | 0.020 (0.010 to 0.030) |",
+        "| times the floor | 1.500 (1.200 to 1.900) | 1 |",
+        "| age asked and seen, correlation | 0.800 (0.750 to 0.850) | 0.900 (0.850 to 0.950) |",
         "| Likeness of pairs, MS-SSIM | 0.600 (0.500 to 0.700) | 0.550 (0.500 to 0.600) |",
         "| Autoencoder on held-out scans, PSNR in dB |  | 32.000 (31.000 to 33.000) |",
         "| Training patients | 60 | at least 20 |",

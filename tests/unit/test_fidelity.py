@@ -1,24 +1,18 @@
-"""Every measure of fidelity and diversity on sets whose answer is known."""
+"""Every measure of fidelity on sets whose answer is known: identical, shifted, collapsed and noisy ones."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import ndimage, stats
+from scipy import ndimage
 
-from synthmed.evaluation.diversity import compare_volumes, diversity, draw_pairs, label_volumes, ms_ssim, ms_ssim_scales
+from synthmed.evaluation.distances import frechet, frechet_distance, kid, kid_noise, kid_ratio
 from synthmed.evaluation.features import radiomics, random_convolutions, standardiser_of
-from synthmed.evaluation.fidelity import (
-    dice_per_structure,
-    distances,
-    frechet,
-    frechet_distance,
-    kid,
-    psnr,
-    reconstruction,
-)
-from synthmed.evaluation.intervals import mean_interval, pair_interval, patient_weights
+from synthmed.evaluation.fidelity import distances
+from synthmed.evaluation.intervals import patient_weights
+from synthmed.evaluation.manifold import density_and_coverage, precision_and_recall
+from synthmed.evaluation.modes import centres_of, mode_coverage
+from synthmed.evaluation.sample import Sample
+from synthmed.evaluation.two_sample import folds, two_sample_auc
 
 GRID = (16, 20, 16)
 
@@ -42,82 +36,25 @@ def own(n):
     return [f"p{i}" for i in range(n)]
 
 
-class TestPsnr:
-    def test_by_hand(self):
-        reference = torch.zeros(2, 1, 4, 4, 4)
-        other = reference + torch.tensor([0.2, 0.02]).view(2, 1, 1, 1, 1)
-        assert psnr(reference, other) == pytest.approx([20.0, 40.0], abs=1e-4)  # 10 log10(4 / 0.04)
-
-    def test_equal_images_stay_finite(self):
-        x = torch.rand(1, 1, 4, 4, 4)
-        assert psnr(x, x) == pytest.approx([10 * np.log10(4e10)])
-
-
-class TestDice:
-    def test_by_hand(self):
-        a = torch.zeros(1, 1, 4, 1, 1, dtype=torch.uint8)
-        b = a.clone()
-        a[0, 0, :3] = 1
-        b[0, 0, 2:] = 1
-        assert dice_per_structure(a, b, 2).tolist() == [[pytest.approx(2 * 1 / (3 + 2))]]
-
-    def test_absent_from_both_is_one_from_one_is_zero(self):
-        a = torch.tensor([0, 1, 1, 1]).view(1, 1, 4, 1, 1)
-        b = torch.tensor([0, 1, 1, 2]).view(1, 1, 4, 1, 1)
-        assert dice_per_structure(a, b, 4).tolist() == [[pytest.approx(0.8), 0.0, 1.0]]
-
-    @given(st.integers(0, 2**16))
-    @settings(max_examples=20, deadline=None)
-    def test_is_symmetric_and_within_bounds(self, seed):
-        rng = np.random.default_rng(seed)
-        a, b = (torch.tensor(rng.integers(0, 3, (2, 1, 3, 3, 3))) for _ in range(2))
-        score = dice_per_structure(a, b, 3)
-        assert np.array_equal(score, dice_per_structure(b, a, 3))
-        assert ((score >= 0) & (score <= 1)).all()
-
-
-class TestIntervals:
-    def test_a_patients_cases_are_drawn_together(self):
-        weights = patient_weights(["a", "a", "b", "c"], rng=np.random.default_rng(0), resamples=50)
-        assert np.array_equal(weights[:, 0], weights[:, 1])
-        assert (weights[:, 1:].sum(axis=1) == 3).all()
-
-    def test_width_matches_the_standard_error_of_patients_not_of_scans(self):
-        rng = np.random.default_rng(1)
-        means = rng.standard_normal(200)
-        values, patients = np.repeat(means, 4), np.repeat(np.arange(200), 4)
-        interval = mean_interval(values, patients, rng=rng)
-        standard_error = means.std() / np.sqrt(200)
-        assert interval["high"] - interval["low"] == pytest.approx(2 * 1.96 * standard_error, rel=0.15)
-
-    def test_mean_interval_covers_the_truth_as_often_as_it_says(self):
-        hits = 0
-        for seed in range(200):
-            rng = np.random.default_rng(seed)
-            found = mean_interval(rng.normal(3.0, 1.0, 60), own(60), rng=rng)
-            hits += found["low"] <= 3.0 <= found["high"]
-        assert 0.89 <= hits / 200 <= 0.99
-
-    def test_pairs_of_equal_value_have_no_width(self):
-        pairs = np.array([[0, 1], [1, 2], [0, 2]])
-        found = pair_interval(np.full(3, 0.7), pairs, own(3), rng=np.random.default_rng(0))
-        assert (found["low"], found["high"]) == (pytest.approx(0.7), pytest.approx(0.7))
+def sample(points, patients=None, draws=100):
+    owners = tuple(own(len(points)) if patients is None else patients)
+    return Sample(points, owners, patient_weights(owners, rng=np.random.default_rng(9), resamples=draws))
 
 
 class TestKid:
     def test_by_hand(self):
         x, y = np.array([[0.0], [1.0]]), np.array([[2.0], [3.0]])
-        found = kid(x, y, own(2), own(2), rng=np.random.default_rng(0))
+        found = kid(sample(x), sample(y)).value
         within = (0 * 1 + 1) ** 3 + (2 * 3 + 1) ** 3
         across = np.mean([1.0, 1.0, 27.0, 64.0])
-        assert found["value"] == pytest.approx(within - 2 * across)
+        assert found == pytest.approx(within - 2 * across)
 
     def test_is_unbiased_on_equal_distributions(self):
         values = []
         for seed in range(200):
             rng = np.random.default_rng(seed)
             x, y = rng.standard_normal((25, 8)), rng.standard_normal((15, 8))
-            values.append(kid(x, y, own(25), own(15), rng=rng)["value"])
+            values.append(kid(sample(x), sample(y)).value)
         standard_error = np.std(values) / np.sqrt(len(values))
         assert abs(np.mean(values)) < 3 * standard_error
 
@@ -132,7 +69,7 @@ class TestKid:
         assert wanted == 22
         rng = np.random.default_rng(0)
         sets = [(rng.standard_normal((30, 1)), 1 + rng.standard_normal((30, 1))) for _ in range(200)]
-        values = [kid(x, y, own(30), own(30), rng=rng)["value"] for x, y in sets]
+        values = [kid(sample(x), sample(y)).value for x, y in sets]
         assert abs(np.mean(values) - wanted) < 3 * np.std(values) / np.sqrt(200)
 
     def test_two_scans_of_a_patient_do_not_count_as_likeness(self):
@@ -141,16 +78,36 @@ class TestKid:
         for _ in range(100):
             twins = np.repeat(rng.standard_normal((20, 6)), 2, axis=0)
             patients = np.repeat(np.arange(20), 2).astype(str)
-            values.append(kid(twins, rng.standard_normal((40, 6)), patients, own(40), rng=rng)["value"])
+            values.append(kid(sample(twins, patients), sample(rng.standard_normal((40, 6)))).value)
         assert abs(np.mean(values)) < 3 * np.std(values) / 10
 
     def test_interval_holds_zero_for_equal_and_not_for_shifted_sets(self):
         rng = np.random.default_rng(4)
         x, y = rng.standard_normal((60, 10)), rng.standard_normal((60, 10))
-        same = kid(x, y, own(60), own(60), rng=rng)
-        shifted = kid(x + 1, y, own(60), own(60), rng=rng)
+        same, shifted = (kid(sample(part), sample(y)).figure() for part in (x, x + 1))
         assert same["low"] < 0 < same["high"]
         assert 0 < shifted["low"] < shifted["value"] < shifted["high"]
+
+    def test_the_ratio_of_biased_distances_is_one_for_equal_and_grows_with_a_shift(self):
+        """Against V-statistics computed with their diagonals."""
+        ratios = {0.0: [], 0.5: []}
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            made, train, holdout = (rng.standard_normal((40, 8)) for _ in range(3))
+            noise = kid_noise(sample(np.concatenate([train, holdout])), 40, 40)
+            floor = kid(sample(train, draws=2), sample(holdout, draws=2))
+            for shift, found in ratios.items():
+                far = kid(sample(made + shift, draws=2), sample(holdout, draws=2))
+                found.append(kid_ratio(far, floor, noise).value)
+            biased = (kernel(train, train) + kernel(holdout, holdout) - 2 * kernel(train, holdout)).mean()
+            assert floor.value + noise == pytest.approx(biased, rel=0.35)
+        assert np.mean(ratios[0.0]) == pytest.approx(1.0, abs=0.1)
+        assert np.mean(ratios[0.5]) > 2
+        assert np.std(ratios[0.0]) < 0.5
+
+
+def kernel(a, b):
+    return (a @ b.T / a.shape[1] + 1) ** 3
 
 
 class TestFrechet:
@@ -170,9 +127,104 @@ class TestFrechet:
     def test_identical_sets_are_at_zero_and_the_interval_holds_the_value(self):
         x = np.random.default_rng(1).standard_normal((40, 5))
         assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
-        found = frechet(x, x + 2, own(40), own(40), rng=np.random.default_rng(2))
+        found = frechet(sample(x), sample(x + 2)).figure()
         assert found["value"] == pytest.approx(20)
         assert found["low"] < found["value"] < found["high"]
+
+
+class TestManifold:
+    """Kynkaanniemi et al. and Naeem et al., by hand and on known sets."""
+
+    def test_by_hand(self):
+        """Balls of y to its nearest: [-1, 1], [0, 2], [1, 9]; of x: [0.4, 0.6], [0.5, 0.7], [0.6, 100.4]."""
+        y, x = np.array([[0.0], [1.0], [5.0]]), np.array([[0.5], [0.6], [50.5]])
+        precision, recall = precision_and_recall(sample(x), sample(y), k=1)
+        assert precision.value == pytest.approx(2 / 3)
+        assert recall.value == pytest.approx(2 / 3)  # the outlier's ball reaches far
+        density, coverage = density_and_coverage(sample(x), sample(y), k=1)
+        assert density.value == pytest.approx((2 + 2 + 0) / 3)
+        assert coverage.value == pytest.approx(2 / 3)
+
+    def test_a_patients_other_scan_is_no_neighbour(self):
+        y = np.array([[0.0], [0.01], [10.0], [10.01]])
+        precision, _ = precision_and_recall(sample(np.full((4, 1), 5.0)), sample(y, ["a", "a", "b", "b"]), k=1)
+        assert precision.value == 1.0
+
+    @pytest.mark.parametrize(
+        ("spoil", "low", "kept"),
+        [
+            (lambda x: 0.05 * x, ("recall", "coverage"), ("precision", "density")),
+            (lambda x: np.where(x[:, :1] > 0, x, -x), ("recall", "coverage"), ("precision",)),
+            (lambda x: 4 * x, ("precision", "density", "coverage"), ()),
+            (lambda x: x + 5, ("precision", "density", "coverage", "recall"), ()),
+        ],
+        ids=["collapsed", "half of the modes", "noisy", "shifted"],
+    )
+    def test_spoiled_sets(self, spoil, low, kept):
+        rng = np.random.default_rng(0)
+        genuine, other, y = (rng.standard_normal((100, 4)) for _ in range(3))
+        floor, found = self.shares(other, y), self.shares(spoil(genuine), y)
+        good = self.shares(genuine, y)
+        for name in floor:
+            assert good[name].value == pytest.approx(floor[name].value, abs=0.15)
+        for name in low:
+            assert found[name].value < 0.85 * floor[name].value
+        for name in kept:
+            assert found[name].value > 0.95 * floor[name].value
+
+    def shares(self, x, y):
+        x, y = sample(x), sample(y)
+        names = ("precision", "recall", "density", "coverage")
+        return dict(zip(names, precision_and_recall(x, y) + density_and_coverage(x, y), strict=True))
+
+
+class TestTwoSample:
+    def auc(self, x, y, patients=None):
+        return two_sample_auc(sample(x, patients), sample(y), rng=np.random.default_rng(0))
+
+    def test_equal_sets_are_a_toss_up_and_shifted_ones_are_told(self):
+        values = {0.0: [], 1.0: []}
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            x, y = rng.standard_normal((40, 60)), rng.standard_normal((40, 60))
+            for shift in values:
+                values[shift].append(self.auc(x + shift, y).value)
+        assert np.mean(values[0.0]) == pytest.approx(0.5, abs=0.05)
+        assert min(values[1.0]) > 0.9
+
+    def test_the_interval_holds_a_toss_up(self):
+        rng = np.random.default_rng(3)
+        found = self.auc(rng.standard_normal((60, 5)), rng.standard_normal((60, 5))).figure()
+        assert found["low"] < 0.5 < found["high"]
+
+    def test_scans_of_a_patient_lie_in_one_fold(self):
+        dealt = folds(("a", "a", "b", "c", "b", "d", "e", "f"), rng=np.random.default_rng(1))
+        assert dealt[0] == dealt[1]
+        assert dealt[2] == dealt[4]
+        assert set(dealt) == {0, 1, 2, 3, 4}
+
+    def test_knowing_a_patient_does_not_help(self):
+        """Twenty patients of many near-equal scans: a classifier that saw a patient's other scan would excel."""
+        rng = np.random.default_rng(5)
+        values = []
+        for _ in range(10):
+            scans = np.repeat(rng.standard_normal((10, 80)), 6, axis=0)
+            values.append(self.auc(scans, rng.standard_normal((60, 80)), np.repeat(own(10), 6)).value)
+        assert np.mean(values) < 0.65
+
+
+class TestModes:
+    def test_a_missing_mode_costs_its_share(self):
+        y = np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]], 10, axis=0)
+        centres = np.unique(y, axis=0)
+        assert mode_coverage(sample(y), sample(y), centres).value == 1.0
+        assert mode_coverage(sample(y[:30]), sample(y), centres).value == pytest.approx(0.75)
+        assert mode_coverage(sample(y[:1]), sample(y), centres).value == pytest.approx(0.25)
+
+    def test_centres_find_the_clusters(self):
+        rng = np.random.default_rng(0)
+        points = np.repeat([[0.0, 0.0], [50.0, 0.0]], 8, axis=0) + 0.1 * rng.standard_normal((16, 2))
+        assert sorted(centres_of(points, rng=rng)[:, 0].round()) == [0, 50]
 
 
 class TestFeatures:
@@ -213,117 +265,49 @@ class TestFeatures:
 def sets():
     return {name: blobs(n, seed=seed)[0] for name, n, seed in (("train", 40, 1), ("holdout", 30, 2), ("good", 40, 3))}
 
+
+class TestDistances:
     def measure(self, sets, synthetic):
         features = [random_convolutions(x) for x in (synthetic, sets["train"], sets["holdout"])]
         return distances(*features, own(40), [f"h{i}" for i in range(30)], seed=0)
 
     def test_a_genuine_sample_reaches_the_floor(self, sets):
         found = self.measure(sets, sets["good"])
-        for key in ("kid", "frechet"):
-            synthetic, floor = found[key]["synthetic"], found[key]["floor"]
-            assert synthetic["low"] <= floor["high"]
-            assert floor["low"] <= synthetic["high"]
+        for key in ("kid", "frechet", "auc"):
+            assert found[key]["synthetic"]["low"] <= found[key]["floor"]["high"]
+        for key in ("precision", "recall", "density", "coverage", "modes"):
+            assert found[key]["synthetic"]["high"] >= found[key]["floor"]["low"]
+            assert found[key]["ratio"]["value"] > 0.8
+        assert found["kid"]["ratio"]["value"] < 2
         assert found["n"] == 40
         assert found["n_holdout"] == 30
 
     @pytest.mark.parametrize(
-        "spoil",
+        ("spoil", "falls"),
         [
-            lambda x: (x + 0.3).clamp(-1, 1),
-            lambda x: x[:1].expand(40, -1, -1, -1, -1),
-            lambda x: x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
+            (lambda x: (x + 0.3).clamp(-1, 1), ("precision", "density", "coverage")),
+            (lambda x: x[:1].expand(40, -1, -1, -1, -1), ("recall", "coverage", "modes")),
+            (
+                lambda x: x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
+                ("precision", "density", "coverage"),
+            ),
         ],
         ids=["shifted", "collapsed", "noisy"],
     )
-    def test_a_spoiled_set_is_told_from_the_floor(self, sets, spoil):
+    def test_a_spoiled_set_is_told_from_the_floor(self, sets, spoil, falls):
         found = self.measure(sets, spoil(sets["good"]))
-        for key in ("kid", "frechet"):
-            assert found[key]["synthetic"]["low"] > found[key]["floor"]["high"]
+        assert found["kid"]["synthetic"]["low"] > found["kid"]["floor"]["high"]
+        assert found["kid"]["ratio"]["low"] > 2
+        assert found["frechet"]["ratio"]["value"] > 1.5
+        assert found["auc"]["synthetic"]["value"] > 0.9
+        for key in falls:
+            assert found[key]["synthetic"]["high"] < found[key]["floor"]["low"]
 
     def test_the_sets_are_size_matched(self, sets):
-        few = self.measure(sets, sets["good"][:12])
-        assert few["n"] == 12
+        features = [random_convolutions(x) for x in (sets["good"][:12], sets["train"], sets["holdout"])]
+        assert distances(*features, own(40), [f"h{i}" for i in range(30)], seed=0)["n"] == 12
 
     def test_more_noise_is_further_away(self, sets):
         noise = torch.randn(sets["good"].shape, generator=torch.Generator().manual_seed(0))
-        values = [self.measure(sets, sets["good"] + a * noise)["kid"]["synthetic"]["value"] for a in (0, 0.1, 0.3)]
+        values = [self.measure(sets, sets["good"] + a * noise)["kid"]["ratio"]["value"] for a in (0, 0.1, 0.3)]
         assert values == sorted(values)
-
-
-class TestDiversity:
-    def test_a_collapsed_set_is_less_varied_than_a_real_one(self):
-        varied, _ = blobs(12)
-        collapsed = varied[:1] + 0.02 * torch.randn((12, 1, *GRID), generator=torch.Generator().manual_seed(0))
-        real, fallen = diversity(varied, own(12), seed=0), diversity(collapsed, own(12), seed=0)
-        assert fallen["low"] > real["high"]
-        assert real["n"] == 12 * 11 / 2
-
-    def test_equal_images_score_one(self):
-        x, _ = blobs(2)
-        assert ms_ssim(x, x) == pytest.approx([1.0, 1.0], abs=1e-5)
-
-    def test_pairs_never_join_two_scans_of_a_patient(self):
-        pairs = draw_pairs(["a", "a", "b", "b"], rng=np.random.default_rng(0))
-        assert {tuple(p) for p in pairs} == {(0, 2), (0, 3), (1, 2), (1, 3)}
-        assert diversity(blobs(2)[0], ["a", "a"], seed=0) is None
-
-    @pytest.mark.parametrize("side", [8, 12, 16, 27, 32, 40, 48, 64, 96, 128])
-    def test_the_scales_chosen_are_ones_that_monai_accepts(self, side):
-        shape = (side, side + 3, side + 1)
-        x = torch.rand((1, 1, *shape), generator=torch.Generator().manual_seed(0)) if side <= 48 else None
-        if x is not None:
-            assert ms_ssim(x, x) == pytest.approx([1.0], abs=1e-5)
-        wanted = {8: 1, 12: 1, 16: 2, 27: 2, 32: 3, 40: 3, 48: 3, 64: 4, 96: 4, 128: 5}
-        assert ms_ssim_scales(shape) == wanted[side]
-
-
-class TestVolumes:
-    def test_in_cubic_millimetres(self):
-        labels = torch.zeros(2, 1, 4, 4, 4, dtype=torch.uint8)
-        labels[0, 0, :2, :2, :2] = 1
-        labels[1, 0, 0] = 2
-        assert label_volumes(labels, 2, 1.5).tolist() == [[12.0, 0.0], [0.0, 24.0]]
-
-    def test_equal_shifted_and_empty(self):
-        rng = np.random.default_rng(0)
-        holdout = rng.normal(100, 10, 50)
-        same = compare_volumes(holdout, holdout, holdout)
-        moved = compare_volumes(holdout + 7, holdout, holdout)
-        assert same["synthetic"]["ks"] == same["synthetic"]["wasserstein_mm3"] == 0
-        assert moved["synthetic"]["wasserstein_mm3"] == pytest.approx(7)
-        assert moved["synthetic"]["ks"] == pytest.approx(stats.ks_2samp(holdout + 7, holdout).statistic)
-        gone = compare_volumes(np.where(np.arange(50) < 5, 0, holdout), holdout, holdout)
-        assert gone["synthetic"]["empty"] == pytest.approx(0.1)
-        assert gone["train"]["empty"] == 0
-
-
-class OffByTenth(torch.nn.Module):
-    """An autoencoder that adds 0.1 to the image and forgets the last structure."""
-
-    def __init__(self):
-        super().__init__()
-        self.offset = torch.nn.Parameter(torch.tensor(0.1))
-
-    def encode(self, image, onehot=None):
-        return torch.cat([image, onehot], 1) if onehot is not None else image
-
-    def decode(self, latent):
-        return latent[:, :1] + self.offset, latent[:, 1:-1] if latent.shape[1] > 1 else None
-
-
-class TestReconstruction:
-    def test_by_hand(self):
-        images, labels = torch.zeros(10, 1, 4, 4, 4), torch.zeros(10, 1, 4, 4, 4, dtype=torch.uint8)
-        labels[:, :, 0], labels[:, :, 1] = 1, 2
-        found = reconstruction(OffByTenth(), images, labels, ["front", "back"], own(10), seed=0)
-        assert found["psnr_db"]["value"] == pytest.approx(10 * np.log10(4 / 0.01), abs=1e-4)
-        assert found["psnr_db"]["sd"] == pytest.approx(0, abs=1e-6)
-        assert {name: dice["value"] for name, dice in found["dice"].items()} == {"front": 1.0, "back": 0.0}
-
-    def test_without_labels_only_the_image_counts(self):
-        found = reconstruction(OffByTenth(), torch.zeros(2, 1, 4, 4, 4), None, [], own(2), seed=0)
-        assert found.keys() == {"psnr_db"}
-
-    def test_decoded_intensities_are_clipped_to_the_scale(self):
-        found = reconstruction(OffByTenth(), torch.ones(2, 1, 4, 4, 4), None, [], own(2), seed=0)
-        assert found["psnr_db"]["value"] > 100

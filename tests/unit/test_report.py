@@ -128,6 +128,13 @@ def test_figures_stand_beside_what_real_scans_give(page: Page) -> None:
     said = page.text("section", id="quality")
     for words in (
         "synthetic alone, 12 scans",
+        "real and synthetic, 12 scans",
+        "Dice with few real patients",
+        "Correlation 0.500 (0.400 to 0.600)",
+        "Recall: real cases among synthetic ones",
+        "Intensities would have to move by 0.500",
+        "flatness",
+        "Times the floor",
         "0.500 (0.400 to 0.600)",
         "0.123 (0.100 to 0.200)",
         "25.0\N{NO-BREAK SPACE}%",

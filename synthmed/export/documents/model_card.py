@@ -141,7 +141,7 @@ def _figures(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             )
     yield from _conditions(evaluation.get("conditions", {}))
     for features, found in evaluation.get("distance", {}).items():
-        for key in (key for key in _DISTANCES if features in _FEATURES and key in found):
+        for key in (key for key in _DISTANCES if features in _FEATURES and _measured(found.get(key))):
             title = f"{_DISTANCES[key]}, {_FEATURES[features]}"
             yield title, _figure(found[key]["synthetic"]), _figure(found[key]["floor"])
             if key == "kid" and found[key].get("ratio"):
@@ -151,6 +151,10 @@ def _figures(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "Likeness of pairs, MS-SSIM", _figure(pairs["synthetic"]), _figure(pairs["real"])
     if psnr := evaluation.get("autoencoder", {}).get("psnr_db"):
         yield "Autoencoder on held-out scans, PSNR in dB", "", _figure(psnr)
+
+
+def _measured(compared: Mapping[str, Any] | None) -> bool:
+    return bool(compared and compared["synthetic"] and compared["floor"])
 
 
 def _conditions(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
