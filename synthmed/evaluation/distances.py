@@ -18,14 +18,12 @@ def kid(x: Sample, y: Sample) -> Estimate:
     ----------
     Binkowski et al. 2018, "Demystifying MMD GANs", arXiv:1801.01401, equations 3 and 4.
     """
-    kernels = _kernel(x.points, x.points), _kernel(y.points, y.points), _kernel(x.points, y.points)
-    apart = differ(x.patients), differ(y.patients), np.ones((len(x), len(y)))
+    return _mmd_squared(x, y, differ(x.patients), differ(y.patients))
 
-    def statistic(wx: Array, wy: Array) -> Array:
-        within_x, within_y = pair_mean(kernels[0], wx, wx, apart[0]), pair_mean(kernels[1], wy, wy, apart[1])
-        return within_x + within_y - 2 * pair_mean(kernels[2], wx, wy, apart[2])
 
-    return estimate(statistic, x, y)
+def biased_kid(x: Sample, y: Sample) -> Estimate:
+    """Return the V-statistic of the same distance, all pairs included: never below 0, and above it by chance."""
+    return _mmd_squared(x, y, np.ones((len(x), len(x))), np.ones((len(y), len(y))))
 
 
 def kid_noise(real: Sample, n: int, m: int) -> float:
@@ -40,16 +38,19 @@ def kid_noise(real: Sample, n: int, m: int) -> float:
     return float((1 / n + 1 / m) * (np.diag(values).mean() - apart))
 
 
-def kid_ratio(synthetic: Estimate, floor: Estimate, noise: float) -> Estimate:
+def kid_ratio(synthetic: Sample, floor: Sample, y: Sample, noise: float) -> Estimate:
     """Return how many times its floor a kernel distance is: 1 for a perfect generator.
 
     Unbiased distances have no ratio, as the floor's expectation is 0 and its sign is chance. With the sampling noise
     of `kid_noise` added both become V-statistics, which are positive: (KID + noise) / (floor's KID + noise). The noise
-    is that of real cases on both sides, so that a set with too little variety does not gain by its smaller diagonal. A
-    ratio of 2 says that the synthetic set is as far away as chance alone puts a real set of the same size; it grows
-    with the number of cases, which is stated beside it.
+    is that of real cases on both sides, so that a set with too little variety does not gain by its smaller diagonal.
+    The interval is that of the ratio of V-statistics, moved to the value. A ratio of 2 says that the synthetic set is
+    as far away as chance alone puts a real set of the same size; it grows with the number of cases, which is stated
+    beside it.
     """
-    return synthetic.plus(noise).over(floor.plus(noise))
+    value = kid(synthetic, y).plus(noise).over(kid(floor, y).plus(noise)).value
+    draws = biased_kid(synthetic, y).over(biased_kid(floor, y)).draws
+    return Estimate(value, draws).recentred(least=0.0)
 
 
 def frechet_distance(x: Array, y: Array, wx: Array | None = None, wy: Array | None = None) -> float:
@@ -76,11 +77,22 @@ def frechet_distance(x: Array, y: Array, wx: Array | None = None, wy: Array | No
 def frechet(x: Sample, y: Sample) -> Estimate:
     """Return the Frechet distance.
 
-    It is biased upwards at small n, and more so in a bootstrap: the draws are moved so that their mean lies on the
-    value, and cut at 0. Compare only with a floor of the same n.
+    It is biased upwards at small n, and more so in a bootstrap: recentre its draws. Compare only with a floor of the
+    same n.
     """
     draws = [frechet_distance(x.points, y.points, a, b) for a, b in zip(x.weights, y.weights, strict=True)]
-    return Estimate(frechet_distance(x.points, y.points), np.asarray(draws)).recentred(least=0.0)
+    return Estimate(frechet_distance(x.points, y.points), np.asarray(draws))
+
+
+def _mmd_squared(x: Sample, y: Sample, among_x: Array, among_y: Array) -> Estimate:
+    """Return MMD squared over the pairs that the masks allow within each set."""
+    kernels = _kernel(x.points, x.points), _kernel(y.points, y.points), _kernel(x.points, y.points)
+
+    def statistic(wx: Array, wy: Array) -> Array:
+        within_x, within_y = pair_mean(kernels[0], wx, wx, among_x), pair_mean(kernels[1], wy, wy, among_y)
+        return within_x + within_y - 2 * pair_mean(kernels[2], wx, wy, np.ones(kernels[2].shape))
+
+    return estimate(statistic, x, y)
 
 
 def _kernel(a: Array, b: Array) -> Array:

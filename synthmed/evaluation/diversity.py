@@ -93,8 +93,9 @@ def compare_intensities(
     judge = sample_of(histograms(holdout), patients[1], rng=rng)
     drawn = sample_of(histograms(synthetic[torch.from_numpy(s)]), [str(i) for i in s], rng=rng)
     known = sample_of(histograms(train[torch.from_numpy(t)]), [patients[0][i] for i in t], rng=rng)
-    far, floor = (estimate(_moved(part, judge), part, judge).recentred(least=0.0) for part in (drawn, known))
-    return beside(far, floor)
+    far, floor = (estimate(_moved(part, judge), part, judge) for part in (drawn, known))
+    # The ratio is taken before the draws are moved: moved ones may come near to 0.
+    return beside(far.recentred(least=0.0), floor.recentred(least=0.0), far.over(floor).recentred(least=0.0))
 
 
 def histograms(images: Tensor) -> Array:

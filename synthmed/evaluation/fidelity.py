@@ -63,7 +63,12 @@ def distances(
     noise, centres = kid_noise(real, n, len(holdout)), centres_of(real.points, rng=rng)
     axes = whitening_of(real.points)
     found, floor = (_figures(part, judge, centres, axes, rng) for part in (drawn, known))
-    ratios = {"kid": kid_ratio(found["kid"], floor["kid"], noise)}
+    ratios = {
+        "kid": kid_ratio(drawn, known, judge, noise),
+        "frechet": found["frechet"].over(floor["frechet"]).recentred(least=0.0),
+    }
+    for part in (found, floor):
+        part["frechet"] = part["frechet"].recentred(least=0.0)
     result: dict[str, Any] = {"n": n, "n_holdout": len(holdout), "dimensions": train.shape[1]}
     result["components"] = axes.shape[1]
     return result | {name: beside(found[name], floor[name], ratios.get(name)) for name in found}

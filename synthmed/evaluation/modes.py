@@ -16,7 +16,7 @@ CASES_A_MODE = 8
 def centres_of(points: Array, *, rng: np.random.Generator) -> Array:
     """Return k-means centres of real cases, one for every `CASES_A_MODE`, from 2 to `MOST`; shape (K, D)."""
     count = int(np.clip(len(points) // CASES_A_MODE, 2, MOST))
-    found, _ = kmeans2(points, count, iter=50, minit="++", rng=rng)
+    found, _ = kmeans2(points, count, iter=50, minit="++", seed=rng)
     return np.asarray(found)
 
 

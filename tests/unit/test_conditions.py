@@ -33,6 +33,7 @@ def measure(synthetic):
     return found["covariates"]
 
 
+@pytest.mark.slow
 def test_true_conditions_are_as_good_as_real_ones():
     found = measure(cubes(40, 2))
     age, sex = found["age"], found["sex"]
@@ -44,6 +45,7 @@ def test_true_conditions_are_as_good_as_real_ones():
     assert sex["tstr_ratio"]["value"] == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.slow
 def test_conditions_that_are_not_followed_are_found_out():
     found = measure(cubes(40, 2, true=False))
     assert found["age"]["holdout"]["correlation"]["value"] > 0.8

@@ -79,6 +79,7 @@ def test_padding_repeats_the_edge():
     assert padded.dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_utility_rewards_faithful_pairs_and_punishes_swapped_labels():
     real, test = boxes(12, seed=2), boxes(8, seed=3)
     sets = {"trtr": real, "tstr": boxes(12, seed=4)}
@@ -162,6 +163,7 @@ def test_shrinking_averages_blocks_and_never_goes_above_the_limit():
     assert small[0, 0, 2, 0, 0] == x[0, 0, 4:, :2, :2].mean()  # the last block is half full
 
 
+@pytest.mark.slow
 def test_real_and_synthetic_together_beat_few_real_pairs_and_bad_ones_do_not_help():
     real, test = boxes(3, seed=2), boxes(6, seed=3)
     budget = Budget(30, 4, torch.device("cpu"))
