@@ -164,9 +164,12 @@ def test_a_file_name_inside_gzip_is_named(tmp_path: Path) -> None:
     assert read_header(tmp_path / "x.nii.gz")[1] == ["gzip carries a file name, a comment or extra data"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"short"), gzip.compress(bytes(400))]
-)
+NOT_NIFTI = {"empty": b"", "text": b"not gzip"} | {
+    f"gzip of {len(part)} bytes": gzip.compress(part) for part in (b"", b"short", bytes(400))
+}
+
+
+@pytest.mark.parametrize("content", NOT_NIFTI.values(), ids=NOT_NIFTI.keys())
 def test_what_is_not_nifti_raises_one_kind_of_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.nii.gz").write_bytes(content)
     with pytest.raises(ValueError):
