@@ -1,8 +1,9 @@
 """What a decoded volume lacks of a scan: noise, an exact background, labels without crumbs.
 
-A decoder that minimises a distance returns the mean of p(image | latent). A sample of that distribution has the
-decoder's residual as well, so its spread is measured on training scans and drawn anew, voxel by voxel. What is kept
-describes the cohort: a curve, two numbers and a size a structure.
+A decoder that minimises a distance returns the mean of p(image | latent). A scan has a residual as well. Its part that
+neighbouring voxels do not share is noise, whose spread is measured on training scans and drawn anew, voxel by voxel;
+the rest is detail, which noise would only imitate badly. What is kept describes the cohort: a curve, two numbers and a
+size a structure.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Finish:
     Attributes
     ----------
     noise : tuple of float, length BINS or 0
-        Standard deviation of image - decoded in equal bins of the decoded intensity over [-1, 1].
+        Standard deviation of the noise in equal bins of the decoded intensity over [-1, 1].
     spread : float
         Standard deviation of the logarithm of a scan's own noise level about that curve.
     floor : float
@@ -48,7 +49,7 @@ class Finish:
     References
     ----------
     Kingma and Welling 2014, arXiv:1312.6114, appendix C.2: the decoder's Gaussian, here with a standard deviation
-    that depends on the decoded intensity.
+    that depends on the decoded intensity. Matheron 1963, doi 10.2113/gsecongeo.58.8.1246: the nugget effect.
     """
 
     noise: tuple[float, ...] = ()
@@ -70,8 +71,10 @@ class Finish:
         floor = _floor(images, decoded)
         inside = decoded > floor
         residual = np.where(inside, images - decoded, 0.0)
-        noise = _noise_curve(decoded[inside], residual[inside])
-        scaled = np.square(residual / np.maximum(_at(noise, decoded), 1e-6))
+        curve = _noise_curve(decoded[inside], residual[inside])
+        standard = residual / np.maximum(_at(curve, decoded), 1e-6)
+        noise = curve * np.sqrt(_nugget(standard, inside))
+        scaled = np.square(standard)
         level = 0.5 * np.log([max(s[i].mean(), 1e-6) if i.any() else 1.0 for s, i in zip(scaled, inside, strict=True)])
         pieces = () if classes is None else _piece_sizes(classes, num_classes)
         return cls(tuple(round(float(n), 6) for n in noise), round(float(np.std(level)), 6), round(floor, 6), pieces)
@@ -146,6 +149,24 @@ def _noise_curve(decoded: Array, residual: Array) -> NDArray[np.float64]:
     variance = np.bincount(bins, np.square(residual), BINS) / np.maximum(count, 1) - mean**2
     kept = count >= min(FEWEST_VOXELS, int(count.max()))
     return np.interp(_centres(), _centres()[kept], np.sqrt(np.maximum(variance[kept], 0.0)))
+
+
+def _nugget(residual: NDArray[np.float64], inside: NDArray[np.bool_]) -> float:
+    """Return the share of the residual's variance that neighbours do not share, from lags 1 and 2 along each axis.
+
+    The variogram gamma(h) = 1 - rho(h), continued in a straight line to h = 0, ends at 2 gamma(1) - gamma(2).
+    """
+    variance = float(np.square(residual[inside]).mean()) if inside.any() else 0.0
+    if variance == 0.0:
+        return 0.0
+    near, far = (np.mean([_covariance(residual, inside, axis, lag) for axis in (1, 2, 3)]) for lag in (1, 2))
+    return float(np.clip(1.0 - (2.0 * near - far) / variance, 0.0, 1.0))
+
+
+def _covariance(residual: NDArray[np.float64], inside: NDArray[np.bool_], axis: int, lag: int) -> float:
+    before, after = (slice(None),) * axis + (slice(None, -lag),), (slice(None),) * axis + (slice(lag, None),)
+    both = inside[before] & inside[after]
+    return float((residual[before] * residual[after])[both].mean()) if both.any() else 0.0
 
 
 def _at(curve: NDArray[np.float64], decoded: Array) -> NDArray[np.float64]:

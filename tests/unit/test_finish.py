@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from synthmed.errors import InputError
 from synthmed.models.finish import Finish
@@ -37,6 +38,21 @@ def test_a_finished_volume_has_the_spread_of_a_scan():
     finished = np.stack([finish.image(volume[None], rng)[0] for volume in decoded])
     assert finished.std() == pytest.approx(images.std(), rel=0.01)
     assert (finished - decoded).std() == pytest.approx((images - decoded).std(), rel=0.03)
+
+
+def test_detail_that_neighbours_share_is_not_taken_for_noise():
+    rng = np.random.default_rng(0)
+    decoded = rng.uniform(-0.5, 0.5, (30, *GRID)).astype(np.float32)
+    detail = ndimage.gaussian_filter(rng.standard_normal(decoded.shape), (0, 2, 2, 2))
+    detail *= 0.1 / detail.std()
+    white = 0.05 * rng.standard_normal(decoded.shape)
+    added = [
+        Finish.fit((decoded + residual).astype(np.float32), decoded, None, 1).noise[16]
+        for residual in (detail, detail + white, white)
+    ]
+    assert added[0] < 0.03
+    assert 0.035 < added[1] < 0.055
+    assert added[2] == pytest.approx(0.05, rel=0.1)
 
 
 def test_scans_of_different_noise_are_drawn_with_different_noise():
