@@ -201,6 +201,7 @@ def _reports(root: Path, out: str) -> list[bytes]:
     return [(root / out / "release" / name).read_bytes() for name in ("report.json", "report.md")]
 
 
+@pytest.mark.slow
 def test_names_and_order_change_no_byte_even_where_the_sets_swap_their_names(root: Path) -> None:
     other = root / "swapped"
     strangers = [f"X{k}" for k in range(12)]
@@ -216,6 +217,7 @@ def test_names_and_order_change_no_byte_even_where_the_sets_swap_their_names(roo
     assert _reports(other, "out") == _reports(root, "clean")
 
 
+@pytest.mark.slow
 def test_duplicates_of_a_sample_change_no_figure(root: Path) -> None:
     shutil.copytree(root / "copied", root / "twice")
     for k in (5, 22):
@@ -230,6 +232,7 @@ def test_duplicates_of_a_sample_change_no_figure(root: Path) -> None:
     assert matched == {"gen_022.nii.gz", "gen_023.nii.gz", "gen_122.nii.gz"}
 
 
+@pytest.mark.slow
 def test_a_second_audit_reads_the_embedding_and_gives_the_same_report(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_variants_are_chosen_by_name_and_tried_ones_added():
         ablations.choose_variants(["shift_2"], [])
 
 
+@pytest.mark.slow
 def test_sampling_variants_share_a_denoiser_and_others_train_their_own_and_nothing_is_done_twice(run, tmp_path, capsys):
     opened = source.open_source(run, ("prepare", "autoencoder"))
     chosen = ablations.choose_variants(
