@@ -54,7 +54,12 @@ def _bundled():
 
 def test_the_end_says_what_was_made_and_where(finished):
     folder, result = finished
-    for words in ("24 synthetic volumes", "PASS", "trained on synthetic (TSTR)", str(folder / "r" / "export" / "release")):
+    for words in (
+        "24 synthetic volumes",
+        "PASS",
+        "trained on synthetic (TSTR)",
+        str(folder / "r" / "export" / "release"),
+    ):
         assert words in result.stdout
 
 
