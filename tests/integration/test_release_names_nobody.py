@@ -40,7 +40,7 @@ FAMILY, NUMBER, DOCTOR, HOSPITAL, USER = "Mustermann", "MRN-0070", "Quacksalber"
 SHAPE = (24, 24, 24)
 KINDS = {".md", ".html", ".json", ".csv", ".tsv", ".gz", ".dcm", ".pub", ".sig", ""}
 LENIENT = {
-    "max_identity_matches": 5,
+    "max_identity_matches": 3,
     "max_copy_rate_upper": 0.1,
     "max_match_excess_upper": 0.1,
     "min_recall_lower": 0.5,
