@@ -37,11 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = _settings(options)
     start = time.perf_counter()
     try:
-        results = _run(settings, options.dataset, options.workers)
+        results = _run_all(settings, options.dataset, options.workers, options.out)
     except FileNotFoundError as error:
         _parser().error(str(error))
-    options.out.mkdir(parents=True, exist_ok=True)
-    _report(results, options.dataset, settings.judges, options.out)
     print(f"\n{_times(results)}\nin all {time.perf_counter() - start:.0f} s, {options.workers} processes")
     return 0
 
@@ -77,8 +75,23 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _run(settings: Settings, datasets: Sequence[str], workers: int) -> list[SplitResult]:
-    jobs = [(settings, name, number) for name in datasets for number in range(settings.plan(name).splits)]
+def _run_all(settings: Settings, datasets: Sequence[str], workers: int, out: Path) -> list[SplitResult]:
+    """Run one set after the other, each reported and written as soon as it is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    results: list[SplitResult] = []
+    tables: dict[str, list[dict[str, Any]]] = {"recall": [], "false_positives": [], "sets": []}
+    for dataset in datasets:
+        results += _run(settings, dataset, workers)
+        for name, rows in _report(results, dataset, settings.judges).items():
+            tables[name] += rows
+            write_csv(tables[name], out / f"{name}.csv")
+        plot(tables["recall"], settings.judges, out / "recall.png")
+        print(f"\nwritten to {out}", flush=True)
+    return results
+
+
+def _run(settings: Settings, dataset: str, workers: int) -> list[SplitResult]:
+    jobs = [(settings, dataset, number) for number in range(settings.plan(dataset).splits)]
     if workers == 1:
         return [run_split(*job) for job in jobs]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -86,24 +99,18 @@ def _run(settings: Settings, datasets: Sequence[str], workers: int) -> list[Spli
         return [future.result() for future in [executor.submit(run_split, *job) for job in jobs]]
 
 
-def _report(results: list[SplitResult], datasets: Sequence[str], judges: Sequence[str], out: Path) -> None:
-    tables: dict[str, list[dict[str, Any]]] = {"recall": [], "false_positives": [], "sets": []}
-    for dataset in datasets:
-        pooled = {judge: pool(results, dataset, judge) for judge in judges}
-        recall = [row for judge, data in pooled.items() for row in recall_rows(dataset, judge, data)]
-        false = [row for judge, data in pooled.items() for row in fpr_rows(dataset, judge, data)]
-        drawn = [row for judge in judges for row in set_rows(results, dataset, judge)]
-        print(f"\n== {dataset}", *(result.facts for result in results if result.dataset == dataset), sep="\n")
-        print(f"\nRecall; the other judges at 1 % FPR, too\n{recall_text(recall, judges)}")
-        print(f"\nCells with a target\n{summary_text(recall)}")
-        print(f"\nFalse positives\n{fpr_text(false)}")
-        print(f"\nShare of sets objected to, by rate of copies\n{sets_text(drawn)}")
-        for name, rows in zip(tables, (recall, false, drawn), strict=True):
-            tables[name] += rows
-    for name, rows in tables.items():
-        write_csv(rows, out / f"{name}.csv")
-    plot(tables["recall"], judges, out / "recall.png")
-    print(f"\nwritten to {out}")
+def _report(results: list[SplitResult], dataset: str, judges: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Print the tables of one set and return their rows."""
+    pooled = {judge: pool(results, dataset, judge) for judge in judges}
+    recall = [row for judge, data in pooled.items() for row in recall_rows(dataset, judge, data)]
+    false = [row for judge, data in pooled.items() for row in fpr_rows(dataset, judge, data)]
+    drawn = [row for judge in judges for row in set_rows(results, dataset, judge)]
+    print(f"\n== {dataset}", *(result.facts for result in results if result.dataset == dataset), sep="\n")
+    print(f"\nRecall; the other judges at 1 % FPR, too\n{recall_text(recall, judges)}")
+    print(f"\nCells with a target\n{summary_text(recall)}")
+    print(f"\nFalse positives\n{fpr_text(false)}")
+    print(f"\nShare of sets objected to, by rate of copies\n{sets_text(drawn)}")
+    return {"recall": recall, "false_positives": false, "sets": drawn}
 
 
 def _times(results: Sequence[SplitResult]) -> str:

@@ -62,7 +62,7 @@ class InputError(SynthmedError):
 
 
 class TrainingDiverged(SynthmedError):
-    """The loss or a gradient is no longer finite (exit code 6)."""
+    """The loss is no longer finite, or the model draws nothing like a real scan (exit code 6)."""
 
     exit_code = 6
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from synthmed.errors import ConfigError
@@ -102,19 +101,18 @@ def change_by_storing(run: Run, stored: Run, number: int = _COMPARED) -> dict[st
 
 
 def _first_volumes(run: Run, number: int) -> list[tuple[Array, Array]]:
-    """Return the first decoded images, on a scale of 0 to 1, and their classes (zeros where there are none)."""
-    from synthmed.sampling.generate import sample_latents, volume_seed
+    """Return the first decoded images, on a scale of 0 to 1, and their classes (a zero where there are none)."""
+    from synthmed.sampling.generate import decode_latent, sample_latents, volume_seed
 
     autoencoder, denoiser = load_autoencoder(run.stage("autoencoder")), load_denoiser(run.stage("denoiser"))
     seeds = [volume_seed(run.config.seed, index) for index in range(number)]
     conditions = [denoiser.conditioning.draw(seed) for seed in seeds]
-    pairs = []
-    for latent in sample_latents(denoiser, seeds, conditions, run.config.sampling):
-        with torch.inference_mode():
-            image, logits = autoencoder.model.decode(latent[None])
-        classes = torch.zeros_like(image[:, 0]) if logits is None else logits.argmax(dim=1)
-        pairs.append(((image.clamp(-1, 1).numpy() + 1) / 2, classes.numpy()))
-    return pairs
+    latents = sample_latents(denoiser, seeds, conditions, run.config.sampling)
+    # Not finished: the noise is drawn anew, and its seed does not change with the weights.
+    drawn = [
+        decode_latent(autoencoder, latent, seed, finish=False) for latent, seed in zip(latents, seeds, strict=True)
+    ]
+    return [((each.image.clip(-1, 1) + 1) / 2, np.zeros(1) if each.classes is None else each.classes) for each in drawn]
 
 
 def _check_trained(run: Run) -> None:

@@ -20,6 +20,8 @@ from synthmed.diffusion.conditioning import Conditioning
 from synthmed.models.autoencoder import build_autoencoder
 from synthmed.models.checkpoint import save_model
 from synthmed.models.denoiser import build_denoiser
+from synthmed.models.finish import Finish
+from synthmed.models.screen import Screen
 from synthmed.prepare.space import Space
 from synthmed.sampling.generate import generate
 from synthmed.stages import Run
@@ -42,6 +44,8 @@ def save_models(folder: Path, space: Space, *, conditional: bool = True, weights
     record = {
         "architecture": config.model_dump(mode="json"),
         "num_classes": space.num_classes,
+        "finish": Finish().to_json(),
+        "screen": Screen().to_json(),
         "space": space.to_json(),
     }
     digest = save_model(folder / "autoencoder", "autoencoder", perturbed(autoencoder, weights_seed), record)

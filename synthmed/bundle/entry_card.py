@@ -59,8 +59,8 @@ def render_entry_card(
         f"## Data\n\n{model.config.source_statement}\n\nThe audit counts {set_sizes(report)}. No patient is\n"
         f"in both sets.\n\nLicence of the weights and of this card: {line(entry.license)}.",
         f"## What it is\n\n{table(('', ''), [*_output(entry), *architecture_rows(run)])}",
-        f"## Training\n\n{table(('', *_STAGES), _training(model, seconds))}\n\nHeld-out patients decided when training "
-        "stopped; nothing was fitted to them.",
+        f"## Training\n\n{table(('', *_STAGES), _training(model, seconds))}\n\nHeld-out patients may have decided "
+        "when training stopped; nothing was fitted to them.",
         f"## How well it does\n\nMeasured on what the stored weights draw.\n\n{quality_section(evaluation)}",
         f"## The stored weights\n\n{_stored(model, change)}",
         _audited(model, report),

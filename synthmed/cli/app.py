@@ -9,8 +9,8 @@ import typer
 from synthmed import __version__
 
 EXIT_CODES = """Exit codes: 0 done · 1 a bug · 2 wrong command or configuration · 3 refused: the audit says FAIL ·
-4 refused: the audit is INCONCLUSIVE · 5 unusable scans · 6 training diverged · 7 the disk is full or read-only ·
-8 a release does not verify · 9 a server did not take the whole release ·
+4 refused: the audit is INCONCLUSIVE · 5 unusable scans · 6 training diverged, or nothing drawn is like a scan ·
+7 the disk is full or read-only · 8 a release does not verify · 9 a server did not take the whole release ·
 130 interrupted (the same command resumes)"""
 
 app = typer.Typer(

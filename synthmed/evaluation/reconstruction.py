@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from synthmed.evaluation.intervals import Array, mean_interval
-from synthmed.models.autoencoder import one_hot
 
 DATA_RANGE = 2.0
 LEAST_MSE = 1e-10
@@ -68,7 +67,7 @@ def reconstruction(
     Parameters
     ----------
     model : Autoencoder
-        With ``encode(image, onehot) -> mean`` and ``decode(latent) -> (image, logits)``.
+        With ``reconstruct(image, labels) -> (image, logits)``.
     images : Tensor, shape (N, 1, I, J, K), float32 in [-1, 1]
     labels : Tensor, shape (N, 1, I, J, K), integer class index, or None
     """
@@ -78,19 +77,13 @@ def reconstruction(
     for start in range(0, len(images), 8):
         image = images[start : start + 8]
         label = None if labels is None else labels[start : start + 8]
-        decoded, logits = _round_trip(model, image, label, num_classes)
-        ratios.append(psnr(image, decoded))
+        device = next(model.parameters()).device
+        decoded, logits = model.reconstruct(image.to(device), None if label is None else label.to(device))
+        ratios.append(psnr(image, decoded.float().clamp(-1, 1).cpu()))
         if label is not None and logits is not None:
-            overlaps.append(dice_per_structure(logits.argmax(1, keepdim=True), label, num_classes))
+            overlaps.append(dice_per_structure(logits.argmax(1, keepdim=True).cpu(), label, num_classes))
     result: dict[str, Any] = {"psnr_db": mean_interval(np.concatenate(ratios), patients, rng=rng)}
     if overlaps:
         dice = np.concatenate(overlaps)
         result["dice"] = {n: mean_interval(dice[:, i], patients, rng=rng) for i, n in enumerate(structures)}
     return result
-
-
-def _round_trip(model: Any, image: Tensor, label: Tensor | None, num_classes: int) -> tuple[Tensor, Tensor | None]:
-    device = next(model.parameters()).device
-    onehot = None if label is None else one_hot(label.to(device), num_classes)
-    decoded, logits = model.decode(model.encode(image.to(device), onehot))
-    return decoded.float().clamp(-1, 1).cpu(), None if logits is None else logits.float().cpu()

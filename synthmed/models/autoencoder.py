@@ -152,6 +152,23 @@ class LabelledAutoencoder(nn.Module):
         return volume[:, :1], logits
 
     @torch.no_grad()
+    def reconstruct(self, image: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Decode what scans are encoded to.
+
+        Parameters
+        ----------
+        image : Tensor, shape (B, 1, I, J, K), in [-1, 1]
+        labels : Tensor, shape (B, 1, I, J, K), class index, or None without labels
+
+        Returns
+        -------
+        image, logits
+            As `decode`.
+        """
+        onehot = None if labels is None else one_hot(labels, self.num_classes)
+        return self.decode(self.encode(image, onehot))
+
+    @torch.no_grad()
     def channel_gain(self) -> Tensor:
         """Return how far a latent channel's unit moves a decoded block through the shortcut, shape (C,); else ones."""
         if self.expand is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,8 +55,8 @@ class LoadedAutoencoder:
     model: LabelledAutoencoder
     space: Space
     digest: str
-    finish: Finish = field(default_factory=Finish)
-    screen: Screen = field(default_factory=Screen)
+    finish: Finish
+    screen: Screen
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,8 @@ def load_autoencoder(directory: Path, device: str | torch.device = "cpu") -> Loa
     model = build_autoencoder(config, int(_entry(record, "num_classes", directory)))
     _load_strictly(model, tensors, directory)
     space = Space.from_json(_entry(record, "space", directory))
-    finish, screen = Finish.from_json(record.get("finish", {})), Screen.from_json(record.get("screen", {}))
+    finish = Finish.from_json(_entry(record, "finish", directory))
+    screen = Screen.from_json(_entry(record, "screen", directory))
     return LoadedAutoencoder(model.to(device).eval(), space, record["weights_sha256"], finish, screen)
 
 

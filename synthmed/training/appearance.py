@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from synthmed.models.autoencoder import LabelledAutoencoder, one_hot
+from synthmed.models.autoencoder import LabelledAutoencoder
 from synthmed.models.finish import Finish
 from synthmed.models.screen import Screen
 from synthmed.prepare.prepared import PreparedSplit
@@ -22,7 +22,6 @@ def fit_screen(train: PreparedSplit) -> Screen:
     return Screen.fit(train.images[cases, 0].numpy(), labels, max(1, train.num_classes))
 
 
-@torch.no_grad()
 def fit_finish(model: LabelledAutoencoder, train: PreparedSplit, fabric: Fabric) -> Finish:
     """Return what at most 64 evenly spaced training cases lose in the autoencoder.
 
@@ -37,8 +36,7 @@ def fit_finish(model: LabelledAutoencoder, train: PreparedSplit, fabric: Fabric)
     decoded = []
     for case in cases.split(1):
         label = None if train.labels is None else fabric.to_device(train.labels[case])
-        onehot = None if label is None else one_hot(label, train.num_classes)
-        image, _ = model.decode(model.encode(fabric.to_device(train.images[case]), onehot))
+        image, _ = model.reconstruct(fabric.to_device(train.images[case]), label)
         decoded.append(image[0, 0].float().cpu().numpy())
     labels = None if train.labels is None else train.labels[cases, 0].numpy()
     return Finish.fit(train.images[cases, 0].numpy(), np.stack(decoded), labels, max(1, train.num_classes))

@@ -108,8 +108,7 @@ def measure_autoencoder(
         label = None if split.labels is None else fabric.to_device(split.labels[case : case + 1])
         onehot = None if label is None else one_hot(label, split.num_classes)
         with fabric.autocast():
-            mean = model.encode(image, onehot)  # type: ignore[operator]
-            decoded, logits = model.decode(mean)  # type: ignore[operator]
+            decoded, logits = model.reconstruct(image, label)  # type: ignore[operator]
         losses.append(float(reconstruction_loss(decoded, logits, image, onehot, config)))
         psnrs.append(psnr(decoded.clamp(-1.0, 1.0), image))
         if logits is not None and label is not None:

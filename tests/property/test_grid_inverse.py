@@ -11,7 +11,7 @@ from nibabel.affines import apply_affine
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.spatial.transform import Rotation
 
-from synthmed.prepare.preprocess import Record, Space, preprocess, restore
+from synthmed.prepare.preprocess import Preprocessed, Record, Space, preprocess, restore
 from synthmed.volume import Volume
 
 CODES = ["".join(p) for letters in itertools.product("RL", "AP", "SI") for p in itertools.permutations(letters)]
@@ -43,15 +43,21 @@ def test_crops_pads_flips_and_permutations_are_undone_exactly(
 ) -> None:
     image = volume(shape, source, (1.5, 1.5, 1.5), tilt, seed)
     done = preprocess(image, image_label(image), window(grid, (1.5, 1.5, 1.5), target))
+    kept = returned(image, done)
+    assert done.label is not None
+    assert np.array_equal(
+        restore(done.label.array, done.record, nearest=True).array[kept], image_label(image).array[kept]
+    )
+
+
+def returned(image: Volume, done: Preprocessed) -> np.ndarray:
+    """Hold that every voxel that is not 0 goes back to where it was; return where these are."""
     back = restore(done.image.array, done.record)
     assert back.geometry.agrees_with(image.geometry, atol=1e-9)
     kept = back.array != 0
     assert kept.sum() == np.count_nonzero(done.image.array)
     assert np.array_equal(back.array[kept], image.array[kept])
-    assert done.label is not None
-    assert np.array_equal(
-        restore(done.label.array, done.record, nearest=True).array[kept], image_label(image).array[kept]
-    )
+    return kept
 
 
 def image_label(image: Volume) -> Volume:

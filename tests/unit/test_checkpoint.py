@@ -12,6 +12,8 @@ from synthmed.files import sha256_file
 from synthmed.models.autoencoder import build_autoencoder
 from synthmed.models.checkpoint import RECORD, WEIGHTS, load_autoencoder, load_denoiser, save_model
 from synthmed.models.denoiser import build_denoiser
+from synthmed.models.finish import Finish
+from synthmed.models.screen import Screen
 from synthmed.prepare.space import Space
 
 ARCHITECTURE = AutoencoderConfig(channels=(16, 16), latent_channels=8)
@@ -23,6 +25,7 @@ CONDITIONING = Conditioning.fit([{"age": 40.0}, {"age": 60.0}], ConditioningConf
 def autoencoder_dir(tmp_path):
     model = build_autoencoder(ARCHITECTURE, 2)
     record = {"architecture": ARCHITECTURE.model_dump(mode="json"), "num_classes": 2, "space": SPACE.to_json()}
+    record |= {"finish": Finish().to_json(), "screen": Screen().to_json()}
     save_model(tmp_path, "autoencoder", model.state_dict(), record)
     return tmp_path
 

@@ -17,6 +17,8 @@ from synthmed.files import write_json
 from synthmed.io import write_volume
 from synthmed.models.autoencoder import build_autoencoder
 from synthmed.models.checkpoint import save_model
+from synthmed.models.finish import Finish
+from synthmed.models.screen import Screen
 from synthmed.prepare.space import Space
 from synthmed.volume import Volume
 
@@ -93,6 +95,8 @@ def write_run(root, *, labelled=True, holdout=6, config=None):
     record = {
         "architecture": architecture.model_dump(mode="json"),
         "num_classes": num_classes,
+        "finish": Finish().to_json(),
+        "screen": Screen().to_json(),
         "space": space.to_json(),
     }
     save_model(autoencoder, "autoencoder", model.state_dict(), record)

@@ -54,11 +54,9 @@ class OffByTenth(torch.nn.Module):
         super().__init__()
         self.offset = torch.nn.Parameter(torch.tensor(0.1))
 
-    def encode(self, image, onehot=None):
-        return torch.cat([image, onehot], 1) if onehot is not None else image
-
-    def decode(self, latent):
-        return latent[:, :1] + self.offset, latent[:, 1:-1] if latent.shape[1] > 1 else None
+    def reconstruct(self, image, labels=None):
+        logits = None if labels is None else torch.cat([(labels == index).float() for index in range(2)], 1)
+        return image + self.offset, logits
 
 
 class TestReconstruction:
