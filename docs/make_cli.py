@@ -29,8 +29,8 @@ progress out. Completion for bash, zsh, fish and PowerShell: `synthmed --install
 
 ## `--json`
 
-Verbs whose outcome is data answer with one document on stdout, and nothing else goes there. Its shape is the same for
-all of them, also when something is wrong:
+With it every verb answers with one document on stdout, and nothing else goes there. Its shape is the same for all of
+them, also when something is wrong:
 
 ```json
 {{{{
@@ -42,7 +42,8 @@ all of them, also when something is wrong:
 }}}}
 ```
 
-`result` is the verb's own: the audit's `report.json`, `evaluation.json`, the fingerprint, the findings of `verify`.
+`result` is the verb's own: the audit's `report.json`, `evaluation.json`, the fingerprint, the findings of `verify`,
+what `train` measured, paths of what was written.
 Where `error` is not null, `result` is, and `error` holds four texts: `what`, `found`, `expected`, `next_step`. A
 verdict that is no PASS, and a release that does not verify, are results, with their exit code.
 """

@@ -51,7 +51,10 @@ class Evidence:
         with scores in no unit.
     null : Best
         Each held-out scan against training.
+    null_train : Best
+        Each training scan against the other training patients.
     null_patient : ndarray of int64
+        Of `null`.
     train, holdout : ndarray of int64
         The patients on either side.
     scans : ndarray of int64
@@ -66,6 +69,7 @@ class Evidence:
     samples_holdout: Best
     samples_pooled: Best
     null: Best
+    null_train: Best
     null_patient: NDArray[np.int64]
     train: NDArray[np.int64]
     holdout: NDArray[np.int64]
@@ -104,10 +108,22 @@ def gather_evidence(
     blind = weigh(np.ones(len(VIEWS)))
     scored.append(best(margins(matches[2], patient, blind), matches[2], np.ones(blind.shape[1])))
     null = null_rows(cleaned)
-    found = best(cleaned.found, cleaned.matches, calibration.tau_id)[null]
+    real = best(cleaned.found, cleaned.matches, calibration.tau_id)
     train, holdout = np.unique(patient[is_train]), np.unique(patient[~is_train & cleaned.kept])
     scans = np.array([(patient[pooled] == owner).sum() for owner in (*train, *holdout)], dtype=np.int64)
-    return Evidence(scored[0], scored[1], scored[2], found, patient[null], train, holdout, scans, calibration, codes)
+    return Evidence(
+        samples=scored[0],
+        samples_holdout=scored[1],
+        samples_pooled=scored[2],
+        null=real[null],
+        null_train=real[np.flatnonzero(cleaned.usable & is_train)],
+        null_patient=patient[null],
+        train=train,
+        holdout=holdout,
+        scans=scans,
+        calibration=calibration,
+        codes=codes,
+    )
 
 
 def null_rows(cleaned: Cleaned) -> NDArray[np.int64]:

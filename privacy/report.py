@@ -11,6 +11,7 @@ import numpy as np
 
 from privacy.attacks import AttackResult
 from privacy.cleaning import Cleaned
+from privacy.distributions import score_distributions
 from privacy.errors import EXIT_CODES
 from privacy.evidence import Evidence
 from privacy.margins import SPACES
@@ -195,6 +196,7 @@ def _release(findings: Findings, measurements: dict[str, Any], verdict: str, rea
             "n_patients": len(findings.evidence.holdout),
         },
         "measurements": measurements,
+        "scores": score_distributions(findings.evidence),
         "power": {
             "planted": power.planted,
             "found": power.found,

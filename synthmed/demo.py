@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +17,64 @@ from synthmed.files import read_json, sha256_file
 from synthmed.io import read_volume, write_volume
 from synthmed.pipeline import run_stages
 from synthmed.stages import Run
-from synthmed.summary import summarise
+from synthmed.summary import facts, summarise
 from synthmed.volume import Volume
 
 NUM_COPIES = 3
 
 
-def run_demo(root: Path, overrides: Iterable[str], *, progress: bool, say: Callable[[str], None]) -> str:
-    """Run the phantom configuration, then audit and try to export a leaking copy of its result.
+@dataclass(frozen=True)
+class Demonstration:
+    """Both halves of the demonstration.
 
-    Returns
-    -------
-    str
-        What was made, both verdicts and where to look, in plain words.
+    Attributes
+    ----------
+    run : Run
+        The honest half, released.
+    leaking : Path
+        Where the other half lies.
+    sources : dict of str
+        Sample -> the training case it was made from.
+    verdict : str
+        The audit's, of the leaking set.
+    refusal : str
+        What the gate said to it.
+    """
+
+    run: Run
+    leaking: Path
+    sources: dict[str, str]
+    verdict: str
+    refusal: str
+
+    def text(self) -> str:
+        """Return what was made, both verdicts and where to look, in plain words."""
+        slipped = ", ".join(f"{name} (from {case})" for name, case in self.sources.items())
+        evidence = f"{self._evidence} (report.md; each flagged sample beside its source in pairs/)"
+        return "\n".join(
+            [
+                summarise(self.run),
+                "",
+                f"The same set with {len(self.sources)} training scans slipped in: {self.verdict}, and nothing was "
+                "released.",
+                f"  Slipped in:  {slipped}",
+                f"  The gate:    {self.refusal}",
+                f"  Evidence:    {evidence}",
+            ]
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same for another program."""
+        half = {"verdict": self.verdict, "slipped_in": self.sources, "refusal": self.refusal}
+        return {"honest": facts(self.run), "leaking": half | {"evidence": str(self._evidence)}}
+
+    @property
+    def _evidence(self) -> Path:
+        return self.leaking / "audit" / "steward"
+
+
+def run_demo(root: Path, overrides: Iterable[str], *, progress: bool, say: Callable[[str], None]) -> Demonstration:
+    """Run the phantom configuration, then audit and try to export a leaking copy of its result.
 
     Raises
     ------
@@ -37,9 +84,9 @@ def run_demo(root: Path, overrides: Iterable[str], *, progress: bool, say: Calla
     run = Run(load_config(find_config("phantom"), overrides), root)
     run_stages(run, "export", progress=progress, say=say)
     say(f"\nThe other half: {NUM_COPIES} training scans, slightly changed, are slipped in among the synthetic ones")
-    sources = slip_copies_in(run, root / "leaking")
-    verdict, refusal = audit_and_export(run, root / "leaking", progress=progress)
-    return "\n".join([summarise(run), "", *_other_half(root / "leaking", sources, verdict, refusal)])
+    leaking = root / "leaking"
+    sources = slip_copies_in(run, leaking)
+    return Demonstration(run, leaking, sources, *audit_and_export(run, leaking, progress=progress))
 
 
 def slip_copies_in(run: Run, out: Path) -> dict[str, str]:
@@ -108,13 +155,3 @@ def _renew_digests(samples: Path) -> None:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _other_half(out: Path, sources: dict[str, str], verdict: str, refusal: str) -> list[str]:
-    slipped = ", ".join(f"{name} (from {case})" for name, case in sources.items())
-    return [
-        f"The same set with {len(sources)} training scans slipped in: {verdict}, and nothing was released.",
-        f"  Slipped in:  {slipped}",
-        f"  The gate:    {refusal}",
-        f"  Evidence:    {out / 'audit' / 'steward'} (report.md; each flagged sample beside its source in pairs/)",
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,6 @@ def run_facts(run: Run, *, real_pairs: bool = False) -> Facts:
         settings=public_configuration(run.config),
         versions={"synthmed": __version__, **((audit or {}).get("versions") or {})},
         digests=_digests(run, description, audit),
-        scores=_scores(run.stage("audit") / "steward" / "samples.csv"),
         pairs=_pairs(run.stage("audit") / "steward" / "pairs") if real_pairs else (),
     )
 
@@ -130,18 +128,6 @@ def _digests(run: Run, description: Description | None, audit: Mapping[str, Any]
     policy = (audit or {}).get("policy", {}).get("sha256")
     found = {name: sha256_file(file) for name, file in files.items() if file.is_file()}
     return models | ({"policy": str(policy)} if policy else {}) | found
-
-
-def _scores(table: Path) -> dict[str, list[float]]:
-    """Return the samples' scores to training and to held-out patients; nothing of whom they are nearest to."""
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    columns = {"training": "score", "holdout": "holdout_score"}
-    return {
-        role: [float(row[key]) for row in rows] for role, key in columns.items() if all(row.get(key) for row in rows)
-    }
 
 
 def _pairs(folder: Path) -> tuple[bytes, ...]:

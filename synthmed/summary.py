@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from synthmed.files import read_json
+from synthmed.models.checkpoint import RECORD
 from synthmed.pipeline import stage_costs
 from synthmed.stages import Run
 
@@ -41,7 +42,6 @@ def summarise(run: Run) -> str:
 def facts(run: Run) -> dict[str, Any]:
     """Return what `summarise` says, for another program: verdict, what was measured, costs, paths."""
     report = read_json(run.stage("audit") / "release" / "report.json")
-    costs = stage_costs(run).items()
     return {
         "directory": str(run.root),
         "volumes": report["synthetic"]["n"],
@@ -51,9 +51,20 @@ def facts(run: Run) -> dict[str, Any]:
         "verdict": report["verdict"],
         "reasons": report["reasons"],
         "evaluation": read_json(run.stage("evaluate") / "evaluation.json"),
-        "stages": {name: {"seconds": seconds, "peak_memory_mib": memory} for name, (seconds, memory) in costs},
+        "stages": _costs(run),
         "release": str(run.stage("export") / "release"),
     }
+
+
+def training_facts(run: Run) -> dict[str, Any]:
+    """Return how far each network was trained and what was measured of it, for another program."""
+    models = {name: read_json(run.stage(name) / RECORD) for name in ("autoencoder", "denoiser")}
+    trained = {name: {key: model[key] for key in ("steps", "measurements")} for name, model in models.items()}
+    return {"directory": str(run.root), "stages": _costs(run)} | trained
+
+
+def _costs(run: Run) -> dict[str, dict[str, float]]:
+    return {name: {"seconds": s, "peak_memory_mib": mib} for name, (s, mib) in stage_costs(run).items()}
 
 
 def _format_costs(run: Run) -> str:

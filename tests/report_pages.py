@@ -34,6 +34,13 @@ AUDIT: dict[str, Any] = {
         "linkability_risk_lower": 0.0, "linkability_risk_upper": 0.09, "linkability_train_rate": 0.05,
         "linkability_control_rate": 0.03,
     },
+    "scores": {
+        "edges": [0.0, 0.25, 0.5, 0.75, 1.0, 1.25],
+        "counts": {
+            "samples_to_training": [25, 5, 0, 0, 0], "samples_to_holdout": [27, 3, 0, 0, 0],
+            "holdout_to_training": [38, 2, 0, 0, 0], "training_to_training": [60, 9, 1, 0, 0],
+        },
+    },
     "power": {"planted": 140, "found": 135, "recall": 0.964, "recall_lower": 0.93, "smallest_detectable_copies": 2,
               "by_disguise": {"identity": 1.0, "mixture": 0.5}},
     "notes": ["only images/ was read"],

@@ -110,15 +110,18 @@ def prepare(
 
 
 @app.command()
-def train(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+def train(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False, json: Json = False) -> Answer:
     """Train the autoencoder and the denoiser.
 
     Prepares first, where that was not done; a killed training resumes exactly.
 
     Example: synthmed train hippocampus_mri --set denoiser_training.max_steps=2000
     """
+    from synthmed.summary import training_facts
+
     run = stages(target, run_dir, set_, quiet, "denoiser")
-    typer.echo(f"Trained in {run.root}. Next: synthmed generate {run.root} -n 100")
+    text = f"Trained in {run.root}. Next: synthmed generate {run.root} -n 100"
+    return Answer("train", training_facts(run), text, json)
 
 
 @app.command()
@@ -207,7 +210,7 @@ def run(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet =
 
 
 @app.command()
-def demo(run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None:
+def demo(run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False, json: Json = False) -> Answer:
     """Run everything on the phantom cohort.
 
     Then show that a set with copies slipped in is refused, with the evidence.
@@ -216,4 +219,5 @@ def demo(run_dir: RunDir = None, set_: Set = None, quiet: Quiet = False) -> None
     """
     from synthmed.demo import run_demo
 
-    typer.echo(run_demo(run_dir or Path("runs") / "demo", set_ or (), progress=not quiet, say=say(quiet)))
+    done = run_demo(run_dir or Path("runs") / "demo", set_ or (), progress=not quiet, say=say(quiet))
+    return Answer("demo", done.facts(), done.text(), json)

@@ -115,7 +115,8 @@ def keygen(
     path: Annotated[
         Path | None, typer.Argument(help="The private key to write [default: in ~/.config/synthmed].")
     ] = None,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Make an Ed25519 key that signs releases.
 
     Its owner alone can read it; the public key is written beside it. Nothing is overwritten. With a password in
@@ -127,6 +128,10 @@ def keygen(
 
     file = at_home(path) if path else default_key()
     public = make_key(file)
-    typer.echo(f"Signing key: {file} (keep it secret, and a copy of it safe)")
-    typer.echo(f"Public key:  {public} (give it to whoever verifies: synthmed verify RELEASE --key {public.name})")
-    typer.echo(f"SHA-256:     {fingerprint(load_public_key(public))}")
+    digest = fingerprint(load_public_key(public))
+    text = (
+        f"Signing key: {file} (keep it secret, and a copy of it safe)\n"
+        f"Public key:  {public} (give it to whoever verifies: synthmed verify RELEASE --key {public.name})\n"
+        f"SHA-256:     {digest}"
+    )
+    return Answer("keygen", {"private_key": str(file), "public_key": str(public), "sha256": digest}, text, json)

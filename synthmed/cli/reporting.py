@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.cli.common import RunDir, Target
 
@@ -19,7 +20,8 @@ def report(
         bool, typer.Option("--with-real-pairs", help="Show real scans beside the nearest samples: the steward's page.")
     ] = False,
     run_dir: RunDir = None,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Write a run's report: one HTML file that needs no network.
 
     It shows what is done of the run, runs nothing itself, and holds no real scan unless --with-real-pairs is given.
@@ -31,6 +33,7 @@ def report(
     from synthmed.run_report import write_run_report
 
     page = write_run_report(open_run(target, run_dir), output, real_pairs=with_real_pairs)
-    typer.echo(f"Report: {page}")
+    text = f"Report: {page}"
     if with_real_pairs:
-        typer.echo("It shows scans of real patients and names them: it stays with the data steward.")
+        text += "\nIt shows scans of real patients and names them: it stays with the data steward."
+    return Answer("report", {"file": str(page), "shows_real_scans": with_real_pairs}, text, json)

@@ -17,7 +17,8 @@ def bundle(
     target: Target,
     output: Annotated[Path, typer.Option("--output", "-o", help="The directory to write; must not exist.")],
     run_dir: RunDir = None,
-) -> None:
+    json: Json = False,
+) -> Answer:
     """Write the trained model as a MONAI bundle, if the audit of its samples passed.
 
     Trains and audits nothing itself. The weights are not audited, only what they drew: see the bundle's README.
@@ -28,10 +29,12 @@ def bundle(
     from synthmed.pipeline import open_run
 
     write_bundle(open_run(target, run_dir), output)
-    typer.echo(
-        f"Bundle: {output}. The samples were audited, the weights were not: read {output / 'docs' / 'README.md'}.\n"
+    readme = output / "docs" / "README.md"
+    text = (
+        f"Bundle: {output}. The samples were audited, the weights were not: read {readme}.\n"
         f"In it: python -m monai.bundle run --config_file configs/inference.json --bundle_root ."
     )
+    return Answer("bundle", {"folder": str(output), "readme": str(readme)}, text, json)
 
 
 @app.command()

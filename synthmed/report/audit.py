@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeGuard
 
 from synthmed.report.charts import Series, histogram, legend, strip
@@ -24,7 +25,6 @@ from synthmed.report.markup import (
 )
 
 IDENTITY = 1.0  # the score from which a sample counts as a recognisable copy
-_BINS = 24
 _PAIRS = (
     "The samples nearest to a patient are drawn beside that patient's scan on the steward's page alone, which "
     "synthmed report --with-real-pairs writes: it shows real scans and stays at home."
@@ -35,6 +35,17 @@ _RISKS = {
     "attribute": "Tell an attribute from the scan",
 }
 _ATTACKS = {"distance": "Distance to the nearest sample", "density": "Density ratio"}
+_DISTRIBUTIONS = {
+    "How near each set comes to training patients": {
+        "samples_to_training": "synthetic volumes",
+        "holdout_to_training": "held-out patients",
+        "training_to_training": "training patients, to one another",
+    },
+    "Which patients the synthetic volumes are nearer to": {
+        "samples_to_training": "to training patients",
+        "samples_to_holdout": "to held-out patients",
+    },
+}
 _SCORES = {
     "tau_null": "exceeded by 5 % of held-out patients",
     "largest_null_score": "largest of a held-out patient",
@@ -70,8 +81,8 @@ def _scores(facts: Facts, measured: Mapping[str, Any]) -> Iterator[Markup]:
         "saw, show what chance gives."
     )
     known = {text: float(measured[key]) for key, text in _SCORES.items() if _is_number(measured.get(key))}
-    if facts.scores:
-        yield _distributions(facts.scores, known)
+    if scores := (facts.audit or {}).get("scores"):
+        yield from _distributions(scores, known)
     if known:
         top = max(IDENTITY, *known.values()) * 1.1
         rows: list[Sequence[Content]] = [
@@ -82,31 +93,25 @@ def _scores(facts: Facts, measured: Mapping[str, Any]) -> Iterator[Markup]:
         yield table("Scores, and the threshold of identity as an upright line", ("Score", "Value", "Drawn"), rows)
 
 
-def _distributions(scores: Mapping[str, Sequence[float]], known: Mapping[str, float]) -> Markup:
-    top = max(IDENTITY, *(max(values, default=0) for values in scores.values()), *known.values()) * 1.05
-    low = min(0.0, *(min(values, default=0) for values in scores.values()))
-    edges = [low + (top - low) * k / _BINS for k in range(_BINS + 1)]
-    sets = [
-        Series(f"to the nearest {role} scan", style, tuple(_bins(scores[role], edges)))
-        for role, style in (("training", "first"), ("holdout", "second"))
-        if scores.get(role)
-    ]
+def _distributions(scores: Mapping[str, Any], known: Mapping[str, float]) -> Iterator[Markup]:
+    """Draw the audit's counts by bin: who comes how near to training, and which side the samples are nearer to."""
     marks = [Series("a recognisable copy", "limit", ((IDENTITY, 0.0),))]
     if (null := known.get(_SCORES["tau_null"])) is not None:
         marks.append(Series(_SCORES["tau_null"], "null", ((null, 0.0),)))
-    drawn = histogram("Distribution of the samples' scores", sets, edges, marks, "score")
-    names = legend([(s.style, s.name) for s in (*sets, *marks)])
-    return figure(drawn, join([names, "The synthetic volumes' scores to training and to held-out patients."]))
+    edges = scores["edges"]
+    for title, lines in _DISTRIBUTIONS.items():
+        sets = [
+            Series(text, style, _shares(scores["counts"][key], edges))
+            for (key, text), style in zip(lines.items(), ("first", "second", "third"), strict=False)
+            if sum(scores["counts"].get(key, ()))
+        ]
+        drawn = histogram(title, sets, edges, marks, "score", "share of the set")
+        yield figure(drawn, join([legend([(s.style, s.name) for s in (*sets, *marks)]), f"{title}."]))
 
 
-def _bins(values: Sequence[float], edges: Sequence[float]) -> Iterator[tuple[float, float]]:
-    last = len(edges) - 2
-    width = (edges[-1] - edges[0]) / (last + 1)
-    counts = [0] * (last + 1)
-    for value in values:
-        counts[min(last, max(0, int((value - edges[0]) / width)))] += 1
-    for k, count in enumerate(counts):
-        yield edges[k] + width / 2, count / len(values)
+def _shares(counts: Sequence[int], edges: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    return tuple((middle, count / sum(counts)) for middle, count in zip(middles, counts, strict=True))
 
 
 def _membership(measured: Mapping[str, Any]) -> Iterator[Markup]:

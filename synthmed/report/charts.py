@@ -53,7 +53,7 @@ def line_chart(title: str, lines: Sequence[Series], x_label: str, y_label: str) 
 
 
 def histogram(
-    title: str, sets: Sequence[Series], edges: Sequence[float], marks: Sequence[Series], x_label: str
+    title: str, sets: Sequence[Series], edges: Sequence[float], marks: Sequence[Series], x_label: str, y_label: str
 ) -> Markup:
     """Draw shares of each set by bin as steps, and marks as upright lines.
 
@@ -65,11 +65,11 @@ def histogram(
     edges : sequence of float
     marks : sequence of Series
         One point each, at its place on the axis; its share is not used.
-    x_label : str
+    x_label, y_label : str
     """
     top = max((share for series in sets for _, share in series.points), default=0.0)
     axes = Axes((edges[0], edges[-1]), (0.0, 1.08 * top or 1.0))
-    parts = [_frame(axes, x_label, "share of samples")]
+    parts = [_frame(axes, x_label, y_label)]
     for series in sets:
         steps = [(edges[0], 0.0)]
         for (_, share), low, high in zip(series.points, edges, edges[1:], strict=False):

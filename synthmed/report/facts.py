@@ -35,9 +35,6 @@ class Facts:
     settings : mapping
         What `synthmed.export.provenance.public_configuration` returned.
     versions, digests : mapping of str to str
-    scores : mapping of str to sequence of float
-        ``training`` and ``holdout``: the samples' scores against each. Numbers alone, yet one a sample: for the page of
-        a run, not of a release.
     pairs : sequence of bytes
         PNG pictures of samples beside real scans. With any, the page is the steward's and must stay home.
     """
@@ -53,7 +50,6 @@ class Facts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
-    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     pairs: Sequence[bytes] = ()
 
     @property

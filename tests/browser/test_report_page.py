@@ -64,7 +64,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render_report(facts(scores={"training": [0.1, 0.3], "holdout": [0.2, 0.4]})), encoding="utf-8")
+    path.write_text(render_report(facts()), encoding="utf-8")
     return path
 
 

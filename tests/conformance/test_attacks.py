@@ -67,6 +67,7 @@ def _evidence(copies: int, seed: int) -> Evidence:
         samples_holdout=_best(rng.integers(TRAIN, TRAIN + HOLDOUT, size=SAMPLES), rng),
         samples_pooled=_best(pooled, rng, score),
         null=_best(rng.integers(TRAIN, size=HOLDOUT), rng),
+        null_train=_best(rng.integers(TRAIN, size=TRAIN), rng),
         null_patient=held,
         train=np.arange(TRAIN),
         holdout=held,

@@ -23,20 +23,6 @@ from synthmed.cli.answer import FLAG, SCHEMA
 from synthmed.errors import ConfigError
 from synthmed.files import write_json
 
-DATA_VERBS = {
-    "plan",
-    "prepare",
-    "generate",
-    "evaluate",
-    "audit",
-    "run",
-    "export",
-    "verify",
-    "send",
-    "doctor",
-    "models",
-    "publish",
-}
 NO_WORK = {"verify", "keygen", "bundle", "doctor", "report", "models"}
 """Verbs that show no progress, so that there is nothing for ``--quiet`` to leave out."""
 Invoke = Callable[..., tuple[int, str, str]]
@@ -71,10 +57,20 @@ def parameters(command: Any) -> set[str]:
     return set(inspect.signature(command.callback).parameters)
 
 
-def test_verbs_with_data_have_json_and_those_that_work_have_quiet() -> None:
+def test_every_verb_answers_as_json_and_those_that_work_can_be_quiet() -> None:
     commands = {command.name or command.callback.__name__: command for command in app.registered_commands}
-    assert {name for name, command in commands.items() if "json" in parameters(command)} >= DATA_VERBS
-    assert {name for name, command in commands.items() if "quiet" not in parameters(command)} <= NO_WORK
+    assert [name for name, command in commands.items() if "json" not in parameters(command)] == []
+    assert {name for name, command in commands.items() if "quiet" not in parameters(command)} == NO_WORK
+
+
+def test_keygen_says_where_the_keys_are_and_nothing_of_the_secret(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, err = invoke("keygen", tmp_path / "key.pem", "--json")
+    assert (code, err) == (0, "")
+    made = document(out)["result"]
+    assert made["private_key"] == str(tmp_path / "key.pem")
+    assert Path(made["public_key"]).is_file()
+    secret = (tmp_path / "key.pem").read_text().splitlines()[1]
+    assert secret not in out
 
 
 def test_plan_and_prepare(invoke: Invoke, tmp_path: Path) -> None:
@@ -97,7 +93,8 @@ def test_plan_and_prepare(invoke: Invoke, tmp_path: Path) -> None:
     [
         (["run", "no_such_config"], 2, "no_such_config"),
         (["evaluate"], 2, "target"),
-        (["train", "phantom"], 2, "No such option: --json"),
+        (["train", "phantom", "--jsno"], 2, "No such option: --jsno"),
+        (["report", "phantom"], 5, "There is no run"),
         (["prepare", "no/scans.csv"], 5, "no/scans.csv"),
         (["export", "phantom", "--format", "dicm"], 2, "no format dicm"),
     ],
@@ -195,7 +192,7 @@ def test_a_shell_completes(words: str, at: int, expected: str) -> None:
 @pytest.mark.slow
 def test_stdout_of_a_whole_run_is_one_document(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    for verb in ("generate", "evaluate", "audit"):
+    for verb in ("train", "generate", "evaluate", "audit", "report"):
         done = synthmed(verb, config, "--run-dir", tmp_path / "r", FLAG)
         found = document(done.stdout)
         assert found["verb"] == verb

@@ -138,11 +138,26 @@ def test_the_release_record_has_the_schema(root: Path) -> None:
     report = _release(root, "leak")
     assert list(report) == [
         "schema", "verdict", "reasons", "policy", "seed", "synthetic", "train", "holdout",
-        "measurements", "power", "space", "notes", "metadata", "versions", "citations",
+        "measurements", "scores", "power", "space", "notes", "metadata", "versions", "citations",
     ]  # fmt: skip
     assert report["schema"] == "privacy-audit/2"
     expected = sorted(scan.sha256 for scan in collect("synthetic", root / "copied"))
     assert report["synthetic"] == {"n": 24, "sha256": expected}
+
+
+@pytest.mark.parametrize("out", ["clean", "leak"])
+def test_the_release_record_counts_the_scores_that_its_figures_come_from(root: Path, out: str) -> None:
+    report = _release(root, out)
+    edges, counts = (report["scores"][key] for key in ("edges", "counts"))  # type: ignore[index]
+    measured = report["measurements"]
+    assert sum(counts["samples_to_training"]) == sum(counts["samples_to_holdout"]) == measured["samples"]  # type: ignore[index]
+    assert sum(counts["holdout_to_training"]) == measured["null_scans"]  # type: ignore[index]
+    assert sum(counts["training_to_training"]) == report["train"]["n_scans"]  # type: ignore[index]
+    for name, key in (("samples_to_training", "largest_score"), ("holdout_to_training", "largest_null_score")):
+        last = max(k for k, count in enumerate(counts[name]) if count)
+        assert edges[last] <= measured[key] <= edges[last + 1]  # type: ignore[index]
+    surely = sum(count for low, count in zip(edges, counts["samples_to_training"], strict=False) if low >= 1)
+    assert surely <= measured["identity_matches"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("out", ["clean", "leak"])

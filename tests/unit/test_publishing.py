@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import invoke
 from releases import digest, make_audit
 from small_models import audited_run
-from typer.testing import CliRunner
 
 from synthmed import pipeline, publishing
-from synthmed.cli import app
 from synthmed.config import SamplingConfig
-from synthmed.errors import AuditInconclusive, ConfigError, InputError, ReleaseRefused, SynthmedError
+from synthmed.errors import AuditInconclusive, ConfigError, InputError, ReleaseRefused
 from synthmed.files import read_json, write_json
 from synthmed.models import library
 from synthmed.models.library import find_model, read_entry, shipped_models
@@ -280,14 +279,6 @@ def test_damaged_weights_are_not_drawn_from(shelf: Path, tmp_path: Path) -> None
 
 
 # The command line.
-
-
-def invoke(*arguments: object) -> Any:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], standalone_mode=False)
-    if isinstance(result.exception, SynthmedError):
-        raise result.exception
-    assert result.exception is None, result.exception
-    return result.return_value
 
 
 def test_models_lists_and_shows(shelf: Path) -> None:

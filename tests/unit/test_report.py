@@ -115,13 +115,16 @@ def test_the_audit_shows_scores_power_and_risks(page: Page) -> None:
     assert "0.0200 (0.00 to 0.0900)" in said
 
 
-def test_scores_of_a_run_are_drawn_as_distributions() -> None:
-    drawn = Page(render_report(facts(scores={"training": [0.1, 0.2, 1.2], "holdout": [0.1, 0.1, 0.3]})))
-    labels = [attributes.get("aria-label") for _, attributes, _ in drawn.of("svg")]
-    assert "Distribution of the samples' scores" in labels
-    assert "Distribution of the samples' scores" not in [
-        a.get("aria-label") for _, a, _ in Page(render_report(facts())).of("svg")
-    ]
+def test_the_audit_s_scores_are_drawn_as_distributions(page: Page) -> None:
+    titles = {"How near each set comes to training patients", "Which patients the synthetic volumes are nearer to"}
+    assert titles <= {a.get("aria-label") for _, a, _ in page.of("svg")}
+    assert "training patients, to one another" in page.text("section", id="audit")
+
+
+def test_an_older_record_without_distributions_still_makes_a_page() -> None:
+    older = {key: value for key, value in AUDIT.items() if key != "scores"}
+    labels = [a.get("aria-label") for _, a, _ in Page(render_report(facts(audit=older))).of("svg")]
+    assert not any("nearer to" in (label or "") for label in labels)
 
 
 def test_figures_stand_beside_what_real_scans_give(page: Page) -> None:
