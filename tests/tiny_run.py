@@ -17,7 +17,7 @@ TINY = {
     "denoiser": {"width": 32, "depth": 2, "num_head_channels": 16},
     "denoiser_training": {"max_steps": 12, "batch_size": 8, "validate_every": 5, "checkpoint_every": 5},
     "sampling": {"num_samples": 12, "num_inference_steps": 4, "batch_size": 4, "redraws": 0},
-    "evaluation": {"segmenter_steps": 2},
+    "evaluation": {"segmenter_steps": 2, "encoder_steps": 2, "predictor_steps": 2},
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 

@@ -39,11 +39,20 @@ def _results(root):
     return [read_json(root / name / "manifest.json")["digest"] for name in stages], report
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("left alone")
+    root = folder / "run"
+    done = synthmed("run", write_config(folder), "--run-dir", root, "--set", "audit.policy=research")
+    assert done.returncode == 4
+    return root
+
+
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_a_run_interrupted_in_every_stage_ends_as_one_left_alone(tmp_path, how, code):
+def test_a_run_interrupted_in_every_stage_ends_as_one_left_alone(alone, tmp_path, how, code):
     config = write_config(tmp_path)
-    alone, broken = tmp_path / "left alone", tmp_path / "unterbröchen run"
-    assert synthmed("run", config, "--run-dir", alone, "--set", "audit.policy=research").returncode == 4
+    broken = tmp_path / "unterbröchen run"
     codes = []
     for number, stage in enumerate(NAMES):
         codes.append(_interrupt_in(stage, config, broken, how, delay=(0.0, 0.15, 0.3)[number % 3]))
