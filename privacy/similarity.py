@@ -27,6 +27,7 @@ FINE_POINTS, COARSE_POINTS = 4000, 1500
 STEPS = 8
 BY_CODE, BY_COARSE, PER_PATIENT = 6, 4, 2
 CANDIDATES = BY_CODE + BY_COARSE
+SHORTLIST = 64  # scores of a row that are sorted before all of them are
 BATCH = 32
 PAIRS = 8  # compared at a time: what the processor's cache holds
 NONE = -2.0  # below any correlation
@@ -176,7 +177,7 @@ def _correlate(fixed: Tensor, moved: Tensor, shared: Tensor, widths: tuple[float
 
 
 def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[Matches]:
-    alike = (queries.codes @ gallery.codes[:, 0].T).amax(1)
+    alike = likeness(queries.codes, gallery.codes[:, 0])
     coarse = coarse_search(queries.features.coarse, gallery.coarse)
     candidates = [
         few_a_patient(torch.where(side, alike, NONE), gallery.patient, BY_CODE)
@@ -268,25 +269,48 @@ def start_poses(query: Laid, hypothesis: int, real: Laid, rows: Tensor, members:
     return mine ^ theirs, turned[:, :, None] * pose * turned[:, None, :]
 
 
+def likeness(codes: Tensor, real: Tensor) -> Tensor:
+    """Return how alike queries, codes of shape (n, H, D), and scans, (G, D), are in the best pose: shape (n, G)."""
+    return (codes @ real.T).amax(1)
+
+
 def few_a_patient(score: Tensor, patient: NDArray[np.int64], count: int) -> Tensor:
-    """Mark the best `count` of each row above `NONE`, at most `PER_PATIENT` of one patient; on a tie the first."""
+    """Mark the best `count` of each row above `NONE`, at most `PER_PATIENT` of one patient; on a tie the first.
+
+    A row is sorted from its highest `SHORTLIST` scores, with all that tie with the last of them; the whole row only
+    where these are of too few patients.
+    """
     marked = torch.zeros_like(score, dtype=torch.bool)
-    for row, ranked in enumerate(score.argsort(dim=1, descending=True, stable=True).numpy()):
-        seen: dict[int, int] = {}
-        for member in ranked:
-            owner = int(patient[member])
-            if seen.get(owner, 0) < PER_PATIENT and score[row, member] > NONE:
-                marked[row, member] = True
-                seen[owner] = seen.get(owner, 0) + 1
-                if sum(seen.values()) == count:
-                    break
+    least = score.topk(min(SHORTLIST, score.shape[1]), dim=1).values[:, -1:]
+    for row, (near, known) in enumerate(zip((score >= least) & (score > NONE), score > NONE, strict=True)):
+        chosen = _few(score[row], near, patient, count)
+        if len(chosen) < count:
+            chosen = _few(score[row], known, patient, count)
+        marked[row, chosen] = True
     return marked
+
+
+def _few(score: Tensor, allowed: Tensor, patient: NDArray[np.int64], count: int) -> list[int]:
+    """Return the best `count` members of a row among those allowed, at most `PER_PATIENT` of one patient."""
+    members = allowed.nonzero()[:, 0]
+    chosen: list[int] = []
+    seen: dict[int, int] = {}
+    for member in members[score[members].argsort(descending=True, stable=True)].tolist():
+        owner = int(patient[member])
+        if seen.get(owner, 0) < PER_PATIENT:
+            seen[owner] = seen.get(owner, 0) + 1
+            chosen.append(member)
+        if len(chosen) == count:
+            break
+    return chosen
 
 
 def _gather(place: Tensor, views: Tensor, mirror: Tensor, pose: Tensor) -> Matches:
     """Sort the candidates of each row, best first; `place` (n, G) says where each pair's values lie, or -1."""
     values = torch.where(place >= 0, views[place.clamp_min(0), 0], NONE)
-    order = values.argsort(dim=1, descending=True, stable=True)[:, :CANDIDATES]
+    # No row has more candidates than these; in the gallery's order first, so that ties are broken by it.
+    top = values.topk(min(CANDIDATES, values.shape[1]), dim=1).indices.sort(dim=1).values
+    order = top.gather(1, values.gather(1, top).argsort(dim=1, descending=True, stable=True))
     at, real = place.gather(1, order), values.gather(1, order) > NONE
     matches, width = _no_matches(len(place)), order.shape[1]
     matches.index[:, :width] = torch.where(real, order, -1).numpy()

@@ -56,8 +56,16 @@ def nearest(queries: Pictures, samples: Pictures, count: int) -> NDArray[np.int6
     size = max(count, BLOCK // max(len(queries), 1))
     for start in range(0, len(samples), size):
         fresh = queries @ samples[start : start + size].T
-        score = np.concatenate([score, fresh], 1)
-        index = np.concatenate([index, np.broadcast_to(np.arange(start, start + fresh.shape[1]), fresh.shape)], 1)
-        order = np.argsort(-score, axis=1, kind="stable")[:, :count]
+        first = _highest(fresh, count)
+        score = np.concatenate([score, np.take_along_axis(fresh, first, 1)], 1)
+        index = np.concatenate([index, start + first], 1)
+        order = _highest(score, count)
         score, index = np.take_along_axis(score, order, 1), np.take_along_axis(index, order, 1)
     return index
+
+
+def _highest(score: Pictures, count: int) -> NDArray[np.int64]:
+    """Return the places of the highest `count` of each row, highest first; on a tie the first."""
+    if count == 1:
+        return score.argmax(1, keepdims=True)
+    return np.argsort(-score, axis=1, kind="stable")[:, :count]

@@ -54,6 +54,7 @@ def test_nearest_is_the_same_in_any_chunk(block: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr("privacy.attacks.halves.BLOCK", block)
     samples = np.array([[0.1], [0.9], [0.9], [0.5]])
     assert nearest(np.array([[1.0], [-1.0]]), samples, 3).tolist() == [[1, 2, 3], [0, 3, 1]]
+    assert nearest(np.array([[1.0], [-1.0]]), samples, 1).tolist() == [[1], [0]]
     assert nearest(np.array([[1.0]]), samples, 9).shape == (1, 4)
 
 

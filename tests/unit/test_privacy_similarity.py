@@ -24,6 +24,7 @@ from privacy.similarity import (
     Gallery,
     Matches,
     Queries,
+    _gather,
     as_given,
     few_a_patient,
     join,
@@ -180,6 +181,46 @@ def test_few_a_patient_by_hand() -> None:
     marked = few_a_patient(score, np.array([7, 7, 7, 8, 9, 7]), 3)
     assert marked.tolist() == [[True, True, False, True, False, False], [True, True, False, False, False, False]]
     assert not few_a_patient(torch.full((1, 6), NONE), np.arange(6), 3).any()
+
+
+def _few_by_sorting(score: torch.Tensor, patient: np.ndarray, count: int) -> torch.Tensor:
+    """The rule by a sort of every whole row."""
+    marked = torch.zeros_like(score, dtype=torch.bool)
+    for row, ranked in enumerate(score.argsort(dim=1, descending=True, stable=True).tolist()):
+        seen: dict[int, int] = {}
+        for member in ranked:
+            owner = int(patient[member])
+            if sum(seen.values()) < count and seen.get(owner, 0) < PER_PATIENT and score[row, member] > NONE:
+                marked[row, member] = True
+                seen[owner] = seen.get(owner, 0) + 1
+    return marked
+
+
+@pytest.mark.parametrize("shortlist", [1, 8, 64])
+@pytest.mark.parametrize("patients", [2, 5, 100])
+def test_a_short_list_marks_what_a_sort_of_the_whole_row_does(
+    shortlist: int, patients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many ties, with too few patients on the list, and with rows of which little or nothing is allowed."""
+    monkeypatch.setattr("privacy.similarity.SHORTLIST", shortlist)
+    generator = torch.Generator().manual_seed(patients)
+    score = torch.randint(0, 9, (12, 200), generator=generator) / 10
+    score[2:5, 30:] = NONE
+    score[5] = NONE
+    score[6] = 0.5
+    patient = np.sort(np.random.default_rng(patients).integers(0, patients, 200))
+    found = few_a_patient(score, patient, 6)
+    assert torch.equal(found, _few_by_sorting(score, patient, 6))
+    assert found.sum(1).max() == min(6, PER_PATIENT * len(np.unique(patient)))
+
+
+def test_candidates_that_are_alike_come_in_the_gallerys_order() -> None:
+    views = torch.tensor([[0.5, 0, 0, 0], [0.9, 0, 0, 0], [0.5, 0, 0, 0], [0.5, 0, 0, 0]])
+    place = torch.full((1, 300), -1)
+    place[0, [250, 7, 40, 199]] = torch.arange(4)
+    found = _gather(place, views, torch.arange(4), torch.eye(4).repeat(4, 1, 1))
+    assert found.index[0].tolist() == [7, 40, 199, 250, *[-1] * (CANDIDATES - 4)]
+    assert found.mirror[0, :4].tolist() == [1, 2, 3, 0]
 
 
 def test_the_poses_over_an_atlas_compose() -> None:
