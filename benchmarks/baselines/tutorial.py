@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ KL_WEIGHT = 1e-6
 ADVERSARIAL_WEIGHT = 0.01
 WARM_UP_EPOCHS = 6  # the adversarial term begins with the seventh
 TRAINING_STEPS = 1000
+Watch = Callable[[nn.Module, int], bool]
+"""Called after each step with the network and the number of steps; true ends the training."""
 BETAS: dict[str, Any] = {"schedule": "scaled_linear_beta", "beta_start": 0.0015, "beta_end": 0.0195}
 
 
@@ -142,13 +145,24 @@ def kl_loss(mean: Tensor, sigma: Tensor) -> Tensor:
     return 0.5 * (mean.square() + sigma.square() - sigma.square().log() - 1).flatten(1).sum(1).mean()
 
 
-def train_autoencoder(data: Tensor, budget: Budget, seed: int, *, progress: bool) -> tuple[AutoencoderKL, Trained]:
+def train_autoencoder(
+    data: Tensor,
+    budget: Budget,
+    seed: int,
+    *,
+    progress: bool,
+    batch_size: int = BATCH_SIZE,
+    watch: Watch | None = None,
+) -> tuple[AutoencoderKL, Trained]:
     """Train on image and classes, after the warm-up against a discriminator.
 
     Parameters
     ----------
     data : Tensor, shape (N, 1 + classes, I, J, K), [0, 1]
         Every side divisible by 4.
+    batch_size : int
+        The tutorial's is 2.
+    watch : Watch, optional
     """
     with seeded(seed):
         model, critic = build_autoencoder(data.shape[1]), build_discriminator(data.shape[1])
@@ -169,14 +183,25 @@ def train_autoencoder(data: Tensor, budget: Budget, seed: int, *, progress: bool
                 _descend(critic_optimizer, ADVERSARIAL_WEIGHT * 0.5 * (fake + real))
             return float(loss.detach())
 
-        trained = _train(step, data, budget, seed, "tutorial: autoencoder" if progress else "")
+        seen = None if watch is None else partial(watch, model)
+        caption = "tutorial: autoencoder" if progress else ""
+        trained = _train(step, data, budget, seed, caption, batch_size, seen)
     return model.eval(), trained
 
 
 def train_unet(
-    autoencoder: AutoencoderKL, data: Tensor, budget: Budget, seed: int, *, progress: bool
+    autoencoder: AutoencoderKL,
+    data: Tensor,
+    budget: Budget,
+    seed: int,
+    *,
+    progress: bool,
+    batch_size: int = BATCH_SIZE,
+    watch: Watch | None = None,
 ) -> tuple[DiffusionModelUNet, float, Trained]:
     """Train the denoiser to predict noise on latents that are encoded anew in every step, as in the tutorial.
+
+    Parameters are those of `train_autoencoder`.
 
     Returns
     -------
@@ -187,9 +212,7 @@ def train_unet(
     """
     with seeded(seed):
         unet = build_unet()
-        first = data[batch_indices(len(data), BATCH_SIZE, seed, 0)]
-        with torch.no_grad():
-            scale = float(1 / autoencoder.encode_stage_2_inputs(first).std())
+        scale = scale_of(autoencoder, data[batch_indices(len(data), batch_size, seed, 0)])
         infer = make_inferer(build_scheduler(), scale, data.shape[2:])
         optimizer = torch.optim.Adam(unet.parameters(), LEARNING_RATE)
 
@@ -201,8 +224,16 @@ def train_unet(
             _descend(optimizer, loss)
             return float(loss.detach())
 
-        trained = _train(step, data, budget, seed, "tutorial: denoiser" if progress else "")
+        seen = None if watch is None else partial(watch, unet)
+        caption = "tutorial: denoiser" if progress else ""
+        trained = _train(step, data, budget, seed, caption, batch_size, seen)
     return unet.eval(), scale, trained
+
+
+@torch.no_grad()
+def scale_of(autoencoder: AutoencoderKL, batch: Tensor) -> float:
+    """Return 1 / standard deviation of a batch's latents."""
+    return float(1 / autoencoder.encode_stage_2_inputs(batch).std())
 
 
 def sample(
@@ -251,17 +282,26 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def _train(step: Callable[[Tensor, int], float], data: Tensor, budget: Budget, seed: int, caption: str) -> Trained:
-    """Take steps until the budget is spent."""
-    began, done = _computed(), Trained()
+def _train(
+    step: Callable[[Tensor, int], float],
+    data: Tensor,
+    budget: Budget,
+    seed: int,
+    caption: str,
+    batch_size: int,
+    watch: Callable[[int], bool] | None,
+) -> Trained:
+    """Take steps until the budget is spent or `watch` ends it."""
+    began, done, ended = _computed(), Trained(), False
     with tqdm(desc=caption, unit="step", disable=not caption) as bar:
-        while not done.steps or not _spent(budget, done):
-            epoch = done.steps * BATCH_SIZE // len(data)
-            done.losses.append(step(data[batch_indices(len(data), BATCH_SIZE, seed, done.steps)], epoch))
+        while not done.steps or not (ended or _spent(budget, done)):
+            epoch = done.steps * batch_size // len(data)
+            done.losses.append(step(data[batch_indices(len(data), batch_size, seed, done.steps)], epoch))
             done.steps += 1
             done.seconds = _computed() - began
             bar.update()
-    done.epochs = done.steps * BATCH_SIZE / len(data)
+            ended = watch is not None and watch(done.steps)
+    done.epochs = done.steps * batch_size / len(data)
     return done
 
 

@@ -1,0 +1,167 @@
+"""Seconds of training beside MONAI's `3d_ldm` tutorial: a step, a sample, what each measure of speed is worth.
+
+    python benchmarks/training.py [--cohorts NAME ...] [--parts NAME ...] [--steps N] [--rounds R] [--quick]
+    python benchmarks/training.py --to-quality [--budget SECONDS] [--psnr DB ...] [--restored SHARE ...] [--json FILE]
+
+Ours is `configs/hippocampus_mri.yaml`, the tutorial `baselines/tutorial.py`, both on the CPU. The cohort `hippocampus`
+is prepared on the first call (SYNTHMED_DATA names where it is); `phantoms-64` and `phantoms-96` are procedural. A step
+is a whole one: data, augmentation, loss, gradients, optimiser and average. The tutorial's discriminator, which joins
+after 6 of 100 epochs, has a row of its own; ratios are to the step without it. Contenders are timed in turn.
+
+With `--to-quality` both are trained from nothing, each stage for at most `--budget` seconds; see `speed/quality.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from speed.cohorts import Cohort, hippocampus, phantoms
+from speed.judging import REAL, distances_to_holdout, figure_text
+from speed.measuring import CLOCKS, Clock, Row, clock_of, conditions, table_text, told, write_rows
+from speed.quality import rows_of
+from speed.racing import OURS, TUTORIAL, race_ours, race_tutorial
+from speed.rows import ablation_rows, contender_rows
+
+from synthmed.errors import SynthmedError
+
+COHORTS = ("hippocampus", "phantoms-64", "phantoms-96")
+PARTS = ("contenders", "ablations")
+PHANTOMS = (8, 4)
+COLUMNS = (
+    "name",
+    "cohort",
+    "stage",
+    "batch",
+    "median",
+    "low",
+    "high",
+    "repeats",
+    "s a sample",
+    "times as fast",
+    "note",
+)
+QUALITIES = ("name", "stage", "target", "seconds", "times as fast", "best", "steps", "KID [95 %]")
+PSNR, RESTORED = (24.0, 26.0, 28.0), (0.3, 0.4, 0.5)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    options = parse(arguments)
+    clock = clock_of(options.clock)
+    limited = limit_memory(options.memory)
+    facts = conditions(
+        seed=options.seed, clock=options.clock, rounds=options.rounds, steps=options.steps, memory_gib=limited
+    )
+    print(told(facts))
+    try:
+        cohorts = [open_cohort(name, options) for name in options.cohorts]
+    except SynthmedError as error:
+        print(f"training.py: {error}", file=sys.stderr)
+        return error.exit_code
+    if options.to_quality:
+        rows, columns = quality_rows(cohorts[0], options, clock), QUALITIES
+    else:
+        rows, columns = speed_rows(cohorts, options, clock), COLUMNS
+    print(table_text(rows, columns))
+    if options.json:
+        write_rows(options.json, rows, facts)
+    return 0
+
+
+def open_cohort(name: str, options: argparse.Namespace) -> Cohort:
+    """Return a cohort by its name."""
+    if name == "hippocampus":
+        return hippocampus(options.prepared, options.seed)
+    side = int(name.partition("-")[2])
+    return phantoms(side, *PHANTOMS, options.seed)
+
+
+def speed_rows(cohorts: Sequence[Cohort], options: argparse.Namespace, clock: Clock) -> list[Row]:
+    """Return the contenders' rows of every cohort, then the ablations' on the first one."""
+    rows = []
+    for cohort in cohorts if "contenders" in options.parts else ():
+        rows += contender_rows(cohort, options.steps, options.rounds, clock)
+    if "ablations" in options.parts:
+        rows += ablation_rows(cohorts[0], options.steps, options.rounds, clock)
+    return rows
+
+
+def quality_rows(cohort: Cohort, options: argparse.Namespace, clock: Clock) -> list[Row]:
+    """Return the seconds at which either contender reached each target, and the distance of what it drew."""
+    races = {
+        TUTORIAL: race_tutorial(cohort, options.budget, options.volumes, options.tutorial_steps, clock),
+        OURS: race_ours(cohort, options.budget, options.volumes, clock),
+    }
+    drawn = {name: images for name, (_, _, images) in races.items()}
+    figures = distances_to_holdout(drawn, cohort.train, cohort.holdout, options.seed)
+    rows = rows_of({name: race[0] for name, race in races.items()}, options.psnr, "autoencoder", "dB")
+    rows += rows_of({name: race[1] for name, race in races.items()}, options.restored, "denoiser", "restored")
+    rows += [
+        {"name": name, "stage": f"{options.volumes} volumes", "KID [95 %]": figure_text(figures[name])}
+        for name in (*races, REAL)
+    ]
+    return rows
+
+
+def limit_memory(gib: float) -> float | None:
+    """Bound this process's memory, so that a network that is too large for the machine fails by itself.
+
+    Parameters
+    ----------
+    gib : float
+        0 for three quarters of what is free; below 0 for no bound.
+
+    Returns
+    -------
+    float or None
+        The bound, GiB.
+    """
+    free = Path("/proc/meminfo")
+    if gib < 0 or (gib == 0 and not free.is_file()):
+        return None
+    if gib == 0:
+        line = next(line for line in free.read_text().splitlines() if line.startswith("MemAvailable"))
+        gib = 0.75 * int(line.split()[1]) / 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (int(gib * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    return round(gib, 1)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; `--quick` takes small numbers and one cohort where nothing else was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohorts", nargs="+", choices=COHORTS, help="all by default; --to-quality takes the first")
+    parser.add_argument(
+        "--prepared", type=Path, default=Path("runs/benchmark-hippocampus"), help="where it is prepared"
+    )
+    parser.add_argument("--steps", type=int, help="timed steps of each contender a round; default 10")
+    parser.add_argument("--rounds", type=int, help="default 3")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--to-quality", action="store_true")
+    parser.add_argument("--budget", type=float, help="seconds of each stage of each contender; default 600")
+    parser.add_argument("--psnr", type=float, nargs="+", default=list(PSNR), help="targets of the autoencoder, dB")
+    parser.add_argument("--restored", type=float, nargs="+", default=list(RESTORED), help="targets of the denoiser")
+    parser.add_argument("--volumes", type=int, help="drawn at the end for their distance; default 32")
+    parser.add_argument("--tutorial-steps", type=int, default=50, help="of its sampling: 1000 for DDPM, fewer for DDIM")
+    parser.add_argument("--memory", type=float, default=0.0, help="GiB; default: three quarters of what is free")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="process: the processor's seconds over threads")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="few steps, one cohort: under two minutes")
+    parser.add_argument("--json", type=Path, help="where to write the rows, as JSON or, by its name, CSV")
+    options = parser.parse_args(arguments)
+    full = {"cohorts": list(COHORTS), "steps": 10, "rounds": 3, "budget": 600.0, "volumes": 32}
+    quick = {"cohorts": ["hippocampus"], "steps": 1, "rounds": 1, "budget": 8.0, "volumes": 4}
+    for name, value in (quick if options.quick else full).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
