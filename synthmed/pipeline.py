@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from synthmed import __version__
+from synthmed import __version__, processes
 from synthmed.config import dump_config, load_config
 from synthmed.errors import ConfigError
 from synthmed.files import read_json, storage_errors, write_text
-from synthmed.stages import MANIFEST, Run, Say, Stage, run_stage
+from synthmed.stages import MANIFEST, Run, Say, Stage, follow_stage, run_stage
 
 
 def open_run(target: str | Path, root: Path | None = None, overrides: Iterable[str] = ()) -> Run:
@@ -39,16 +39,28 @@ def open_run(target: str | Path, root: Path | None = None, overrides: Iterable[s
 def run_stages(run: Run, last: str = "export", *, progress: bool = True, say: Say = print) -> None:
     """Run the stages up to `last`, in order, skipping those that are done.
 
+    Of many processes the first holds the run and does it all, but for the distributed stages, in which the others take
+    part; they return together.
+
     Parameters
     ----------
     say : callable
         Receives one line a stage.
     """
-    for stage in _until(last):
+    if processes.rank():
+        for stage in _until(last):
+            follow_stage(run, stage)
+    else:
+        _lead(run, _until(last), progress, say)
+    processes.gather(None)
+
+
+def _lead(run: Run, stages: tuple[Stage, ...], progress: bool, say: Say) -> None:
+    for stage in stages:
         stage.source(run)  # a missing cohort or policy is said before anything is written
     with alone(run.root):
         write_text(run.root / "config.yaml", dump_config(run.config))
-        for stage in _until(last):
+        for stage in stages:
             run_stage(run, stage, progress, say)
 
 
@@ -182,14 +194,22 @@ def _export(run: Run, out: Path, progress: bool) -> None:
 
 STAGES: tuple[Stage, ...] = (
     Stage("prepare", ("cohort", "preprocess"), (), _prepare, source=_scans),
-    Stage("autoencoder", ("autoencoder", "autoencoder_training"), ("prepare",), _autoencoder),
+    Stage("autoencoder", ("autoencoder", "autoencoder_training"), ("prepare",), _autoencoder, distributed=True),
     Stage(
         "denoiser",
         ("denoiser", "diffusion", "conditioning", "denoiser_training"),
         ("prepare", "autoencoder"),
         _denoiser,
+        distributed=True,
     ),
-    Stage("generate", ("sampling",), ("autoencoder", "denoiser"), _generate, extends=("sampling.num_samples",)),
+    Stage(
+        "generate",
+        ("sampling",),
+        ("autoencoder", "denoiser"),
+        _generate,
+        extends=("sampling.num_samples",),
+        distributed=True,
+    ),
     Stage("evaluate", ("evaluation",), ("prepare", "autoencoder", "denoiser", "generate"), _evaluate),
     Stage("audit", ("audit",), ("prepare", "generate"), _audit, source=_policy),
     Stage("export", ("export",), ("generate", "evaluate", "audit"), _export, source=_release),

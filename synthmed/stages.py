@@ -18,7 +18,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from synthmed import __version__
+from synthmed import __version__, processes
 from synthmed.config import Config
 from synthmed.files import read_json, sha256_file, sha256_json, write_json
 
@@ -57,6 +57,8 @@ class Stage:
     source : callable (Run) -> str
         Names whatever else it reads from outside the run, by digest or listing; empty while its work has yet to make
         that.
+    distributed : bool
+        Whether all processes take part in the work; else the first does it.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Stage:
     work: Callable[[Run, Path, bool], None]
     extends: tuple[str, ...] = ()
     source: Callable[[Run], str] = lambda run: ""
+    distributed: bool = False
 
 
 def is_done(run: Run, stage: Stage) -> bool:
@@ -81,9 +84,10 @@ def is_done(run: Run, stage: Stage) -> bool:
 
 
 def run_stage(run: Run, stage: Stage, progress: bool, say: Say) -> None:
-    """Run one stage, unless it is done; what it needs must be there."""
+    """Run one stage, unless it is done; what it needs must be there. Only the first process does this."""
     folder = run.stage(stage.name)
     if is_done(run, stage):
+        _call(stage, False)
         say(f"{stage.name}: done before, nothing has changed")
         return
     recipe = _recipe(run, stage)
@@ -94,6 +98,7 @@ def run_stage(run: Run, stage: Stage, progress: bool, say: Say) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     say(f"{stage.name}: running")
     start = time.monotonic()
+    _call(stage, True)
     try:
         stage.work(run, folder, progress)
     finally:
@@ -104,6 +109,17 @@ def run_stage(run: Run, stage: Stage, progress: bool, say: Say) -> None:
     write_json(folder / MANIFEST, _manifest(run, stage, recipe, elapsed))
     (folder / STARTED).unlink()
     say(f"{stage.name}: finished in {_clock(elapsed)}")
+
+
+def follow_stage(run: Run, stage: Stage) -> None:
+    """Wait until the first process runs a stage, and take part in it, or until it finds it done."""
+    if _call(stage):
+        stage.work(run, run.stage(stage.name), False)
+
+
+def _call(stage: Stage, runs: bool = False) -> bool:
+    """Return whether a distributed stage runs now, as the first process says."""
+    return stage.distributed and processes.from_first(lambda: runs)
 
 
 def _recipe(run: Run, stage: Stage) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import typer
 
+from synthmed import processes
 from synthmed.cli import (  # noqa: F401 (their verbs register themselves)
     doctor,
     making,
@@ -26,11 +27,17 @@ from synthmed.cli import (  # noqa: F401 (their verbs register themselves)
 )
 from synthmed.cli.answer import FLAG, Answer, error_document
 from synthmed.cli.app import EXIT_CODES, app
-from synthmed.errors import EXIT_BUG, EXIT_INTERRUPTED
+from synthmed.errors import EXIT_BUG, EXIT_INTERRUPTED, ConfigError
 
 __all__ = ["EXIT_CODES", "app", "main"]
 
 INTERRUPTED = "Interrupted. What was finished is kept; the same command resumes."
+LOST = (
+    "One of the {} processes was killed, failed, or was told to stop, and so all of them ended. "
+    "What was finished is kept; the same command resumes, with any number of processes."
+)
+_OF_MANY = ("prepare", "train", "generate", "evaluate", "audit", "export", "run")
+"""The verbs that many processes may share."""
 
 
 def main() -> None:
@@ -43,9 +50,11 @@ def main() -> None:
     try:
         _run(arguments, debug)
     except KeyboardInterrupt:
-        typer.echo(f"\n{INTERRUPTED}", err=True)
-        if FLAG in arguments:
-            typer.echo(error_document(_verb(arguments), EXIT_INTERRUPTED, KeyboardInterrupt(INTERRUPTED)))
+        text = INTERRUPTED if processes.world() == 1 else f"synthmed: {LOST.format(processes.world())}"
+        if _speaks():
+            typer.echo(f"\n{text}", err=True)
+        if FLAG in arguments and processes.rank() == 0:
+            typer.echo(error_document(_verb(arguments), EXIT_INTERRUPTED, KeyboardInterrupt(text)))
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -53,18 +62,32 @@ def _run(arguments: list[str], debug: bool) -> NoReturn:
     try:
         # With --json stdout is for the answer alone; what a library prints while a verb works goes to stderr.
         with redirect_stdout(sys.stderr if FLAG in arguments else sys.stdout):
+            _meet(_verb(arguments))
             outcome = app(arguments, standalone_mode=False)
-        if isinstance(outcome, Answer):
+        if outcome == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
+        if isinstance(outcome, Answer) and processes.rank() == 0:
             _print(outcome)
+        processes.leave()
     except Exception as error:
         if debug:
             raise
         _end(error, arguments)
     if isinstance(outcome, Answer):
         sys.exit(outcome.exit_code)
-    if outcome == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
     sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _meet(verb: str) -> None:
+    """Bring the processes of a verb together, if there are many."""
+    processes.join()
+    if processes.world() > 1 and verb not in _OF_MANY:
+        raise ConfigError(
+            f"synthmed {verb} is the work of one process",
+            found=str(processes.world()),
+            expected="many for " + ", ".join(_OF_MANY),
+            next_step="Start it without torchrun or srun",
+        )
 
 
 def _print(answer: Answer) -> None:
@@ -87,23 +110,32 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def _end(error: Exception, arguments: Sequence[str]) -> NoReturn:
     """Print one line about an error, its document if that was asked for, and exit with its code."""
-    if isinstance(error, typer.Abort):
+    if isinstance(error, typer.Abort) or processes.is_lost(error):
         raise KeyboardInterrupt
     code = _report(error)
-    if FLAG in arguments:
+    if FLAG in arguments and processes.rank() == 0:
         typer.echo(error_document(_verb(arguments), code, error))
     sys.exit(code)
 
 
+def _speaks() -> bool:
+    """Say whether this process tells how the command ended; the others' end does not interrupt it from here on."""
+    if processes.world() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return processes.speaks()
+
+
 def _report(error: Exception) -> int:
-    if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own errors, wherever they are defined
-        error.show()
-        return int(error.exit_code)
-    code = getattr(error, "exit_code", None)
-    if isinstance(code, int):
-        typer.echo(f"synthmed: {error}", err=True)
+    code, speaks = getattr(error, "exit_code", None), _speaks()
+    if hasattr(error, "show") and isinstance(code, int):  # the parser's own errors, wherever they are defined
+        if speaks:
+            error.show()
         return code
-    typer.echo(
-        f"synthmed: unexpected {type(error).__name__}: {error}. Run again with --debug for the details", err=True
-    )
-    return EXIT_BUG
+    if isinstance(code, int):
+        line = str(error)
+    else:
+        code = EXIT_BUG
+        line = f"unexpected {type(error).__name__}: {error}. Run again with --debug for the details"
+    if speaks:
+        typer.echo(f"synthmed: {line}", err=True)
+    return code

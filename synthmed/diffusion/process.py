@@ -111,6 +111,7 @@ def training_loss(
     *,
     generator: torch.Generator,
     drop_probability: float = 0.0,
+    share: slice = slice(None),
 ) -> Tensor:
     """Return each sample's weighted squared error at one random time, stratified over the batch.
 
@@ -126,10 +127,12 @@ def training_loss(
     drop_probability : float
         Share of samples trained without their condition, for classifier-free guidance (Ho and Salimans 2022,
         arXiv:2207.12598).
+    share : slice
+        The samples of the batch to compute, and `network` with them; everything is drawn for all.
 
     Returns
     -------
-    Tensor, shape (B,)
+    Tensor, shape (B,), or as many as `share` takes
     """
     device, batch = generator.device, len(x0)
     strata = torch.randperm(batch, generator=generator, device=device)
@@ -139,7 +142,8 @@ def training_loss(
     drop = None
     if condition is not None:
         drop = (torch.rand(batch, generator=generator, device=device) < drop_probability).to(x0.device)
-    return _loss(network, path, prediction, x0, noise, t, condition, drop)
+    given, dropped = (None if each is None else each[share] for each in (condition, drop))
+    return _loss(network, path, prediction, x0[share], noise[share], t[share], given, dropped)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 from monai.networks.nets import AutoencoderKL
 from torch import Tensor, nn
 
+from synthmed import processes
 from synthmed.config import AutoencoderConfig
 from synthmed.errors import ConfigError, InputError
 
@@ -209,7 +210,7 @@ class LabelledAutoencoder(nn.Module):
         image, logits, mean, log_variance : Tensors
         """
         mean, log_variance = self.posterior(image, onehot)
-        spread = mean.detach().float().std(dim=(0, 2, 3, 4), keepdim=True)
+        spread = _deviation(mean.detach().float())
         sigma = (log_variance.exp() + (latent_noise * spread) ** 2).sqrt()
         decoded, logits = self.decode(mean + sigma * noise)
         return decoded, logits, mean, log_variance
@@ -310,3 +311,13 @@ def _check(config: AutoencoderConfig, block_values: int) -> None:
 def _zero(module: nn.Module, bias: float = 0.0) -> None:
     for name, parameter in module.named_parameters():
         nn.init.constant_(parameter, bias if name.endswith("bias") else 0.0)
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """Return each channel's standard deviation over a batch that may lie in many processes, shape (1, C, 1, 1, 1)."""
+    dims = (0, 2, 3, 4)
+    if processes.world() == 1:
+        return values.std(dim=dims, keepdim=True)
+    count = processes.world() * values[:, 0].numel()
+    centre = processes.total(values.sum(dim=dims, keepdim=True)) / count
+    return (processes.total((values - centre).square().sum(dim=dims, keepdim=True)) / (count - 1)).sqrt()

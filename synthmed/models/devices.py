@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
+import warnings
 from collections.abc import Iterable
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
+from synthmed import processes
 from synthmed.errors import ConfigError
 
 
 def make_fabric(device: str, precision: str, shapes: Iterable[tuple[int, ...]] = ()) -> Fabric:
-    """Return a launched Fabric: one process, or those that ``torchrun`` started.
+    """Return a launched Fabric: one process, or those of `synthmed.processes`, each on its own device.
 
     Parameters
     ----------
@@ -29,12 +31,14 @@ def make_fabric(device: str, precision: str, shapes: Iterable[tuple[int, ...]] =
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     kind = resolve_device(device)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    nodes = int(os.environ.get("WORLD_SIZE", "1")) // local
+    processes.join()
+    here = processes.place()
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of a dimension of length 1
     fabric = Fabric(
         accelerator=kind,
-        devices=local,
-        num_nodes=max(nodes, 1),
+        devices=here.local_world,
+        num_nodes=here.world // here.local_world,
+        plugins=[TorchElasticEnvironment()] if here.world > 1 else None,
         precision=resolve_precision(precision, kind, list(shapes)),  # type: ignore[arg-type]
     )
     fabric.launch()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthmed import processes
+
 _MLP_RATIO = 4
 
 
@@ -60,6 +62,17 @@ def _normalise(heads: Tensor, scale: Tensor) -> Tensor:
     return heads * ((power + 1e-6).rsqrt() * scale).to(heads)
 
 
+class Dropout(nn.Dropout):
+    """Dropout whose mask is drawn for the batch of all processes, of which each takes its share."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop from a share of a batch, shape (B, ...), what would be dropped from the whole."""
+        if not self.training or not self.p or processes.world() == 1:
+            return super().forward(input)
+        whole = input.new_ones(processes.world() * len(input), *input.shape[1:])
+        return input * super().forward(whole)[processes.share()]
+
+
 class Block(nn.Module):
     """A depthwise convolution, then attention and MLP, these scaled, shifted and gated by the embedding.
 
@@ -80,10 +93,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, _MLP_RATIO * width),
             nn.GELU(approximate="tanh"),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(_MLP_RATIO * width, width),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.modulation = nn.Linear(width, 6 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)

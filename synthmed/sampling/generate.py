@@ -3,8 +3,8 @@
 A volume is a function of the models, the settings, the run's seed and its own index; one that is out of the real
 cohort's range is drawn again, from a seed of its own. Latents are drawn in chunks aligned on the index (0 .. b-1,
 b .. 2b-1, ...), always whole, so that a volume's arithmetic, and therefore its bytes, are the same however many are
-asked for and wherever an earlier run stopped. Another `batch_size` changes the order of floating-point sums, and so
-the last bits.
+asked for and wherever an earlier run stopped, and however many processes share the chunks. Another `batch_size`
+changes the order of floating-point sums, and so the last bits.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from synthmed import processes
 from synthmed.config import SamplingConfig
 from synthmed.diffusion.process import PATHS, guided_denoiser, start_time
 from synthmed.diffusion.samplers import SAMPLERS, draw_noise, time_grid
@@ -29,7 +30,16 @@ from synthmed.files import sha256_json
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
 from synthmed.models.devices import resolve_device
 from synthmed.prepare.space import Space, from_network, label_from_network
-from synthmed.sampling.generated import Row, append_row, begin, finished_rows, volume_name, write_pair, write_table
+from synthmed.sampling.generated import (
+    Row,
+    append_row,
+    begin,
+    finished_rows,
+    read_rows,
+    volume_name,
+    write_pair,
+    write_table,
+)
 from synthmed.volume import Volume
 
 Condition = Mapping[str, Any]
@@ -186,6 +196,7 @@ def generate(
     """
     if num_samples is not None and num_samples < 1:
         raise ConfigError("Too few volumes were asked for", found=str(num_samples), expected="at least 1")
+    processes.join()
     autoencoder, denoiser = _load(autoencoder_dir, denoiser_dir, resolve_device(device))
     order = Order(sampling, seed, conditions or None)
     count = num_samples or (len(conditions) if conditions else sampling.num_samples)
@@ -197,21 +208,37 @@ def generate_volumes(
 ) -> Path:
     """Do what `generate` says with models that are already loaded."""
     denoiser.conditioning.check_request(order.conditions or ())
-    begin(out, _record(autoencoder, denoiser, order))
-    rows = finished_rows(out, autoencoder.space.num_classes > 1, count)
-    write_table(out, rows.values())
-    missing = [index for index in range(count) if volume_name(index) not in rows]
-    with tqdm(total=count, initial=len(rows), desc="generate", unit="volume", disable=not progress) as bar:
+
+    def start() -> set[str]:
+        begin(out, _record(autoencoder, denoiser, order))
+        rows = finished_rows(out, autoencoder.space.num_classes > 1, count)
+        write_table(out, rows.values())
+        return set(rows)
+
+    done = processes.from_first(start)
+    missing = _share([index for index in range(count) if volume_name(index) not in done], order.sampling.batch_size)
+    with _bar(len(done), len(missing), progress) as bar:
         for index, latent in _latents(denoiser, order, missing):
             name, condition = volume_name(index), _condition(denoiser, order, index)
             seed, drawn = _in_range(autoencoder, denoiser, order, index, latent)
             digests = write_pair(out, name, *drawn.volumes(autoencoder.space), autoencoder.space)
             text = json.dumps(condition, sort_keys=True, ensure_ascii=False)
-            row = rows[name] = Row(name, seed, text, *digests)
-            append_row(out, row)
+            append_row(out, Row(name, seed, text, *digests))
             bar.update()
-    write_table(out, rows.values())
+    processes.gather(None)
+    processes.from_first(lambda: write_table(out, read_rows(out).values()))
     return out
+
+
+def _share(missing: Sequence[int], size: int) -> list[int]:
+    """Return those of `missing` volumes that are this process's: whole chunks, dealt in turn."""
+    chunks = sorted({index // size for index in missing})[processes.share()]
+    return [index for index in missing if index // size in set(chunks)]
+
+
+def _bar(done: int, missing: int, progress: bool) -> tqdm:
+    disable = not progress or processes.rank() > 0  # of many processes the first shows its own share
+    return tqdm(total=done + missing, initial=done, desc="generate", unit="volume", disable=disable)
 
 
 def _in_range(

@@ -1,7 +1,7 @@
 """The generated set on disk while it grows: images, labels, ``samples.csv`` and ``generation.json``.
 
 A row is appended after its files are whole, so a kill at any moment leaves rows that can be trusted and, at worst,
-files without a row, which are drawn again.
+files without a row, which are drawn again. Of many processes each appends to a table of its own, until they are merged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from synthmed import processes
 from synthmed.errors import ConfigError
 from synthmed.files import read_json, sha256_file, storage_errors, write_json, write_text
 from synthmed.io import write_volume
@@ -68,7 +69,7 @@ def begin(out: Path, record: Mapping[str, Any]) -> None:
 
 def finished_rows(out: Path, labelled: bool, count: int) -> dict[str, Row]:
     """Return the rows whose files are whole, and remove the files that a kill left without one."""
-    rows = {row.name: row for row in _read_table(out / TABLE) if _is_whole(out, row, labelled)}
+    rows = {name: row for name, row in read_rows(out).items() if _is_whole(out, row, labelled)}
     surplus = sorted(set(rows) - {volume_name(index) for index in range(count)})
     if surplus:
         raise ConfigError(
@@ -89,25 +90,37 @@ def _is_whole(out: Path, row: Row, labelled: bool) -> bool:
     return all(file.is_file() and sha256_file(file) == digest for file, digest in files)
 
 
+def read_rows(out: Path) -> dict[str, Row]:
+    """Return the rows of all processes by their names."""
+    return {row.name: row for table in _tables(out) for row in _read_table(table)}
+
+
+def _tables(out: Path) -> list[Path]:
+    return [table for table in (out / TABLE, *sorted(out.glob("samples-*.csv"))) if table.is_file()]
+
+
 def _read_table(path: Path) -> list[Row]:
     """Read the rows that are complete; the last may have been cut by a kill."""
-    if not path.is_file():
-        return []
     lines = csv.reader(path.read_text(encoding="utf-8", errors="replace").split("\n")[1:])
     whole = [line for line in lines if len(line) == len(_COLUMNS) and line[1].isdecimal()]
     return [Row(name, int(seed), *rest) for name, seed, *rest in whole]
 
 
 def write_table(out: Path, rows: Iterable[Row]) -> None:
-    """Replace ``samples.csv``, rows in order of name."""
+    """Replace ``samples.csv``, rows in order of name; the other processes' tables, whose rows these hold, go."""
     ordered = sorted(rows, key=lambda row: row.name)
     write_text(out / TABLE, _csv([_COLUMNS, *(astuple(row) for row in ordered)]))
+    for merged in out.glob("samples-*.csv"):
+        merged.unlink()
 
 
 def append_row(out: Path, row: Row) -> None:
-    """Add a line to ``samples.csv``, whose files must be whole by now."""
-    with storage_errors(out / TABLE), (out / TABLE).open("a", encoding="utf-8", newline="") as stream:
-        stream.write(_csv([astuple(row)]))
+    """Add a line, whose files must be whole by now, to this process's table: ``samples.csv`` is the first's."""
+    number = processes.rank()
+    table = out / (f"samples-{number}.csv" if number else TABLE)
+    begun = table.is_file()
+    with storage_errors(table), table.open("a", encoding="utf-8", newline="") as stream:
+        stream.write(_csv([astuple(row)] if begun else [_COLUMNS, astuple(row)]))
 
 
 def _csv(lines: Iterable[Sequence[Any]]) -> str:

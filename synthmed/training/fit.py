@@ -13,7 +13,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from synthmed.config import AutoencoderConfig, Config, DenoiserConfig
+from synthmed import processes
+from synthmed.config import AutoencoderConfig, Config, DenoiserConfig, TrainingConfig
 from synthmed.diffusion.conditioning import Conditioning
 from synthmed.diffusion.process import PATHS, holdout_loss, training_loss
 from synthmed.errors import ConfigError
@@ -112,6 +113,7 @@ def train_autoencoder(
 ) -> dict[str, Any]:
     """Train the autoencoder on splits in memory; see `fit_autoencoder`."""
     settings, architecture = config.autoencoder_training, config.autoencoder
+    _check_batch("autoencoder", settings)
     num_classes = max(1, train.num_classes)
     grid = _grid(train)
     fabric = make_fabric(device, settings.precision, autoencoder_shapes(grid, architecture))
@@ -129,18 +131,22 @@ def train_autoencoder(
         companion=adversary,
     )
     outcome = fit(fabric, task, model, settings, out, seed=config.seed, progress=progress)
-    model.load_state_dict(outcome.weights)
-    measured = measure_autoencoder(model.eval(), holdout, architecture, fabric, limit=len(holdout.images))
-    measurements = outcome.measurements | {f"holdout_{name}": value for name, value in measured.items()}
-    record = {
-        "architecture": architecture.model_dump(mode="json"),
-        "num_classes": num_classes,
-        "space": space.to_json(),
-        "finish": fit_finish(model, train, fabric).to_json(),
-        "screen": fit_screen(train).to_json(),
-        **_history(config, outcome, fabric, measurements),
-    }
-    return _write(fabric, out, "autoencoder", outcome, record)
+
+    def write() -> dict[str, Any]:
+        model.load_state_dict(outcome.weights)
+        measured = measure_autoencoder(model.eval(), holdout, architecture, fabric, limit=len(holdout.images))
+        measurements = outcome.measurements | {f"holdout_{name}": value for name, value in measured.items()}
+        record = {
+            "architecture": architecture.model_dump(mode="json"),
+            "num_classes": num_classes,
+            "space": space.to_json(),
+            "finish": fit_finish(model, train, fabric).to_json(),
+            "screen": fit_screen(train).to_json(),
+            **_history(config, outcome, fabric, measurements),
+        }
+        return _write(out, "autoencoder", outcome, record)
+
+    return processes.from_first(write)
 
 
 def train_denoiser(
@@ -155,6 +161,7 @@ def train_denoiser(
 ) -> dict[str, Any]:
     """Train the denoiser on splits in memory; see `fit_denoiser`."""
     settings, architecture = config.denoiser_training, config.denoiser
+    _check_batch("denoiser", settings)
     _check_labels(autoencoder, train)
     conditioning = Conditioning.fit(train.covariates, config.conditioning)
     latent_shape = _latent_shape(autoencoder, train)
@@ -175,21 +182,25 @@ def train_denoiser(
         identity=_denoiser_identity(config, autoencoder, train, holdout),
     )
     outcome = fit(fabric, task, model, settings, out, seed=config.seed, progress=progress)
-    record = {
-        "architecture": architecture.model_dump(mode="json"),
-        "latent_shape": list(latent_shape),
-        "conditioning": conditioning.to_json(),
-        "diffusion": config.diffusion.model_dump(mode="json"),
-        "autoencoder_sha256": autoencoder.digest,
-        **_history(config, outcome, fabric, outcome.measurements),
-    }
-    model.load_state_dict(outcome.weights)
-    scale = latents.mean.to(fabric.device), latents.std.to(fabric.device)
-    loaded = LoadedDenoiser(
-        model.eval(), *scale, latent_shape, conditioning, config.diffusion, digest="", autoencoder_digest=""
-    )
-    mean, std = calibrate(loaded, latents.train[0], config.seed)
-    return _write(fabric, out, "denoiser", outcome, record, latent_mean=mean, latent_std=std)
+
+    def write() -> dict[str, Any]:
+        record = {
+            "architecture": architecture.model_dump(mode="json"),
+            "latent_shape": list(latent_shape),
+            "conditioning": conditioning.to_json(),
+            "diffusion": config.diffusion.model_dump(mode="json"),
+            "autoencoder_sha256": autoencoder.digest,
+            **_history(config, outcome, fabric, outcome.measurements),
+        }
+        model.load_state_dict(outcome.weights)
+        scale = latents.mean.to(fabric.device), latents.std.to(fabric.device)
+        loaded = LoadedDenoiser(
+            model.eval(), *scale, latent_shape, conditioning, config.diffusion, digest="", autoencoder_digest=""
+        )
+        mean, std = calibrate(loaded, latents.train[0], config.seed)
+        return _write(out, "denoiser", outcome, record, latent_mean=mean, latent_std=std)
+
+    return processes.from_first(write)
 
 
 def denoiser_loss(
@@ -199,14 +210,14 @@ def denoiser_loss(
     path, prediction = PATHS[config.diffusion.path], config.diffusion.prediction
 
     def loss(model: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
-        device = next(model.parameters()).device
+        device, share = next(model.parameters()).device, processes.share()
         copies = torch.randint(len(latents.train), cases.shape, generator=generator)
-        network = partial(model, augmentation=latents.augmentation[copies, cases].to(device))
+        network = partial(model, augmentation=latents.augmentation[copies, cases][share].to(device))
         condition = None if conditions is None else conditions[cases].to(device)
         x0 = latents.train[copies, cases].to(device)
         drop = config.conditioning.drop_probability
         return training_loss(
-            network, path, prediction, x0, condition, generator=generator, drop_probability=drop
+            network, path, prediction, x0, condition, generator=generator, drop_probability=drop, share=share
         ).mean()
 
     return loss
@@ -255,6 +266,15 @@ def data_digest(*splits: PreparedSplit) -> str:
     return digest.hexdigest()
 
 
+def _check_batch(stage: str, settings: TrainingConfig) -> None:
+    if settings.batch_size % processes.world():
+        raise ConfigError(
+            f"{stage}_training.batch_size does not divide among the processes",
+            found=str(settings.batch_size),
+            expected=f"a multiple of {processes.world()}",
+        )
+
+
 def _check_labels(autoencoder: LoadedAutoencoder, train: PreparedSplit) -> None:
     found, expected = autoencoder.model.num_classes, max(1, train.num_classes)
     if found != expected:
@@ -292,11 +312,7 @@ def _history(config: Config, outcome: Outcome, fabric: Fabric, measurements: dic
     }
 
 
-def _write(
-    fabric: Fabric, out: Path, kind: str, outcome: Outcome, record: dict[str, Any], **tensors: Tensor
-) -> dict[str, Any]:
-    if fabric.is_global_zero:
-        save_model(out, kind, outcome.weights, record, **tensors)
-        (out / CHECKPOINT).unlink(missing_ok=True)
-    fabric.barrier()
+def _write(out: Path, kind: str, outcome: Outcome, record: dict[str, Any], **tensors: Tensor) -> dict[str, Any]:
+    save_model(out, kind, outcome.weights, record, **tensors)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return record["measurements"]

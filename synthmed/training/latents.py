@@ -8,6 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from synthmed import processes
 from synthmed.models.augmentation import AUGMENTATION_DIM, augment, draw_augmentation
 from synthmed.models.autoencoder import LabelledAutoencoder, one_hot
 from synthmed.prepare.prepared import PreparedSplit
@@ -71,6 +72,8 @@ def encode_cohort(
 ) -> LatentSet:
     """Encode both sides of the split, the training side `copies` times, all but the first augmented.
 
+    Many processes share the augmented copies out among themselves.
+
     Parameters
     ----------
     model : LabelledAutoencoder
@@ -86,12 +89,13 @@ def encode_cohort(
     mean, std = latent_scale(first, model.channel_gain())
     copies = max(1, min(copies, _MAX_CACHED_VALUES // first.numel()))
     augmentation = torch.zeros(copies, len(first), AUGMENTATION_DIM)
-    encoded = [first]
     for copy in range(1, copies):
         augmentation[copy] = draw_augmentation(len(first), generator)
-        encoded.append(encode_split(model, train, augmentation[copy], fabric))
+    mine = [encode_split(model, train, each, fabric) for each in augmentation[1:][processes.share()]]
+    made = processes.gather(mine)
+    encoded = [made[copy % len(made)][copy // len(made)] for copy in range(copies - 1)]
     held_out = encode_split(model, holdout, None, fabric)
-    return LatentSet((torch.stack(encoded) - mean) / std, augmentation, (held_out - mean) / std, mean, std)
+    return LatentSet((torch.stack([first, *encoded]) - mean) / std, augmentation, (held_out - mean) / std, mean, std)
 
 
 def latent_scale(latents: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,15 @@
 """The training loop of both stages: exact resume, EMA, held-out losses, early stopping.
 
 Everything random in a step is a pure function of the seed and the step's number, so a run that was killed and
-resumed passes through the same weights as one that was not.
+resumed passes through the same weights as one that was not. It is drawn for the whole batch, of which each of many
+processes takes its share, so their number changes no more than the order of floating-point sums.
 """
 
 from __future__ import annotations
 
 import math
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +25,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from synthmed import processes
 from synthmed.config import TrainingConfig
-from synthmed.errors import ConfigError, TrainingDiverged
+from synthmed.errors import TrainingDiverged
 from synthmed.training.journal import Journal
 from synthmed.training.resume import TrainingState, load_state, save_state
 from synthmed.training.schedule import batch_indices, ema_decay, learning_rate, seeded, step_generator
@@ -57,7 +60,8 @@ class Task:
     count : int
         Training cases.
     loss : callable
-        ``(model, case indices, generator, step) -> loss``, a scalar tensor.
+        ``(model, case indices, generator, step) -> loss``, a scalar tensor: draws for all cases of the step, and
+        averages over this process's `synthmed.processes.share` of them.
     evaluate : callable
         ``(model) -> measurements``, deterministic, with ``"train_loss"`` and ``"holdout_loss"`` of like cases.
     measurements : tuple of str
@@ -117,12 +121,6 @@ def fit(
     KeyboardInterrupt
         After the step that Ctrl-C fell into, with a checkpoint written.
     """
-    if settings.batch_size % fabric.world_size:
-        raise ConfigError(
-            f"{task.stage}: batch_size does not divide among the processes",
-            found=str(settings.batch_size),
-            expected=f"a multiple of {fabric.world_size}",
-        )
     runner = _Runner(fabric, task, model, settings, out, seed)
     with interruptible() as interrupted, _journal(runner) as journal, _bar(runner, progress) as bar:
         while not runner.finished:
@@ -134,9 +132,10 @@ def fit(
                 bar.set_postfix(loss=f"{values['loss']:.4g}", holdout=f"{values['holdout_loss']:.4g}")
                 if journal:
                     journal.write(runner.state.step, values)
-            if runner.due(settings.checkpoint_every) or interrupted.is_set():
+            stop = any(processes.gather(interrupted.is_set()))  # a signal may reach some in a step, others in the next
+            if runner.due(settings.checkpoint_every) or stop:
                 runner.save()
-            if interrupted.is_set():
+            if stop:
                 raise KeyboardInterrupt
     return runner.outcome()
 
@@ -154,7 +153,7 @@ class _Runner:
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=_BETAS, fused=True)
         self.bare = model
         self.model, self.optimizer = fabric.setup(model, optimizer)
-        self.state = TrainingState(identity=_identity(task, settings, seed, fabric))
+        self.state = TrainingState(identity=_identity(task, settings, seed))
         load_state(self.out, self.state, self.parts(), fabric.device)
 
     def parts(self) -> dict[str, Any]:
@@ -179,18 +178,18 @@ class _Runner:
 
     def step(self) -> dict[str, float]:
         """Take one optimiser step and return its measurements."""
-        step, rank, world = self.state.step, self.fabric.global_rank, self.fabric.world_size
+        step = self.state.step
         rate = learning_rate(self.settings, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        cases = batch_indices(self.task.count, self.settings.batch_size, self.seed, step)[rank::world]
-        generator = step_generator(self.seed, step, stream=2 + rank)
+        cases = batch_indices(self.task.count, self.settings.batch_size, self.seed, step)
+        generator = step_generator(self.seed, step, stream=2)
         self.model.train()
         with seeded(int(torch.randint(2**62, (1,), generator=generator))):
             with self.fabric.autocast():
                 loss = self.task.loss(self.model, cases, generator, step)
             self.fabric.backward(loss)
-        norm, value = self._clip(), float(loss.detach())
+        norm, value = self._clip(), statistics.fmean(processes.gather(float(loss.detach())))
         self._check_finite(value, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,7 +201,7 @@ class _Runner:
 
     def validate(self, values: dict[str, float]) -> None:
         """Measure the averaged weights, remember them if they are the best, and add the measurements to `values`."""
-        found = self.task.evaluate(self.average)
+        found = processes.from_first(lambda: self.task.evaluate(self.average))
         values |= found | {"seconds": time.monotonic() - self.started}
         if not math.isfinite(found["holdout_loss"]):
             raise self._diverged("held-out loss", found["holdout_loss"])
@@ -217,9 +216,7 @@ class _Runner:
 
     def save(self) -> None:
         """Write ``last.ckpt``; what a kill leaves is the one before, whole."""
-        if self.fabric.is_global_zero:
-            save_state(self.out, self.state, self.parts())
-        self.fabric.barrier()
+        processes.from_first(lambda: save_state(self.out, self.state, self.parts()))
 
     def outcome(self) -> Outcome:
         """Return the weights to keep."""
@@ -274,10 +271,10 @@ def interruptible() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _identity(task: Task, settings: TrainingConfig, seed: int, fabric: Fabric) -> dict[str, Any]:
-    # How often a run is saved changes nothing in it.
+def _identity(task: Task, settings: TrainingConfig, seed: int) -> dict[str, Any]:
+    # How often a run is saved, and by how many processes it is made, changes nothing in it.
     training = settings.model_dump(mode="json", exclude={"checkpoint_every"})
-    return {**task.identity, f"{task.stage}_training": training, "seed": seed, "processes": fabric.world_size}
+    return {**task.identity, f"{task.stage}_training": training, "seed": seed}
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -290,7 +287,7 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 @contextmanager
 def _journal(runner: _Runner) -> Iterator[Journal | None]:
-    if not runner.fabric.is_global_zero:
+    if processes.rank():
         yield None
         return
     with Journal(runner.out, (*_COLUMNS, *runner.task.measurements), runner.state.step) as journal:
@@ -303,5 +300,5 @@ def _bar(runner: _Runner, progress: bool) -> tqdm:
         initial=runner.state.step,
         desc=runner.task.stage,
         unit="step",
-        disable=not progress or not runner.fabric.is_global_zero,
+        disable=not progress or processes.rank() > 0,
     )

@@ -12,6 +12,7 @@ from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthmed import processes
 from synthmed.config import AutoencoderConfig, TrainingConfig
 from synthmed.models.augmentation import augment, draw_augmentation
 from synthmed.models.autoencoder import one_hot
@@ -23,12 +24,20 @@ _DISCRIMINATOR_CHANNELS = 16
 
 
 def reconstruction_loss(
-    decoded: Tensor, logits: Tensor | None, image: Tensor, onehot: Tensor | None, config: AutoencoderConfig
+    decoded: Tensor,
+    logits: Tensor | None,
+    image: Tensor,
+    onehot: Tensor | None,
+    config: AutoencoderConfig,
+    total: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Tensor:
-    """Return L1 + gradient_weight * L1 of differences + label_weight * (cross-entropy + Dice), a scalar."""
+    """Return L1 + gradient_weight * L1 of differences + label_weight * (cross-entropy + Dice), a scalar.
+
+    `total` completes sums over a batch of which this is a share; see `label_loss`.
+    """
     loss = (decoded - image).abs().mean() + config.gradient_weight * edge_loss(decoded, image)
     if logits is not None and onehot is not None:
-        loss = loss + config.label_weight * label_loss(logits.float(), onehot)
+        loss = loss + config.label_weight * label_loss(logits.float(), onehot, total)
     return loss
 
 
@@ -43,13 +52,16 @@ def edge_loss(found: Tensor, wanted: Tensor) -> Tensor:
     return torch.stack([error.diff(dim=axis).abs().mean() for axis in (2, 3, 4)]).mean()
 
 
-def label_loss(logits: Tensor, onehot: Tensor) -> Tensor:
-    """Return cross-entropy plus soft Dice loss over the classes (Milletari et al. 2016, doi 10.1109/3DV.2016.79)."""
+def label_loss(logits: Tensor, onehot: Tensor, total: Callable[[Tensor], Tensor] = lambda values: values) -> Tensor:
+    """Return cross-entropy plus soft Dice loss over the classes (Milletari et al. 2016, doi 10.1109/3DV.2016.79).
+
+    Dice is a quotient of sums over the batch; `total` completes them where the batch lies in many processes.
+    """
     crossing = functional.cross_entropy(logits, onehot)
     shares = logits.softmax(dim=1)
-    overlap = (shares * onehot).sum(dim=(0, 2, 3, 4))
-    total = (shares + onehot).sum(dim=(0, 2, 3, 4))
-    return crossing + 1.0 - ((2 * overlap + 1.0) / (total + 1.0)).mean()
+    overlap = total((shares * onehot).sum(dim=(0, 2, 3, 4)))
+    both = total((shares + onehot).sum(dim=(0, 2, 3, 4)))
+    return crossing + 1.0 - ((2 * overlap + 1.0) / (both + 1.0)).mean()
 
 
 def autoencoder_loss(
@@ -58,16 +70,17 @@ def autoencoder_loss(
     """Return the loss of a step as `synthmed.training.loop.Task` takes it."""
 
     def loss(model: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
-        device = next(model.parameters()).device
-        images = train.images[cases].to(device)
-        labels = None if train.labels is None else train.labels[cases].to(device)
+        device, share = next(model.parameters()).device, processes.share()
+        images = train.images[cases[share]].to(device)
+        labels = None if train.labels is None else train.labels[cases[share]].to(device)
         if settings.augment:
-            images, labels = augment(images, labels, draw_augmentation(len(cases), generator).to(device))
+            drawn = draw_augmentation(len(cases), generator)
+            images, labels = augment(images, labels, drawn[share].to(device))
         onehot = None if labels is None else one_hot(labels, train.num_classes)
         cells = (side // config.downsampling for side in images.shape[2:])
-        noise = torch.randn(len(cases), config.latent_channels, *cells, generator=generator).to(device)
+        noise = torch.randn(len(cases), config.latent_channels, *cells, generator=generator)[share].to(device)
         decoded, logits, mean, log_variance = model(images, onehot, noise, config.latent_noise)
-        total = reconstruction_loss(decoded, logits, images, onehot, config)
+        total = reconstruction_loss(decoded, logits, images, onehot, config, processes.total)
         total = total + config.kl_weight * gaussian_kl(mean.float(), log_variance.float())
         if adversary is not None and step >= adversary.start:
             total = total + config.adversarial_weight * adversary.judge(decoded, images)
@@ -187,6 +200,9 @@ class Adversary:
             real, fake = self.bare(image)[-1], self.bare(decoded)[-1]
             loss = 0.5 * ((real - 1.0).square().mean() + fake.square().mean())
         self.fabric.backward(loss)
+        for parameter in self.bare.parameters():
+            if parameter.grad is not None:
+                processes.average(parameter.grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

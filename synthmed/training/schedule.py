@@ -44,7 +44,8 @@ def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generator, which layers initialise and drop out from, and put it back afterwards."""
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):  # this process's own device, where there are several
         torch.manual_seed(seed)
         yield
 

@@ -55,6 +55,8 @@ def command_lines() -> list[tuple[str, list[str]]]:
     lines = [(f"{block.page.name}: {line}", line) for block in blocks("bash", "") for line in block.text.splitlines()]
     found = []
     for where, line in lines:
+        if line.startswith(("torchrun ", "srun ")):
+            line = line[line.index(" synthmed ") + 1 :]
         if line.startswith(("synthmed ", "python -m privacy ")):
             words = shlex.split(line, comments=True)
             found.append((where, words[: words.index(">")] if ">" in words else words))

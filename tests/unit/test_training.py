@@ -375,12 +375,12 @@ def test_first_difference(found, expected, difference):
     assert first_difference(found, expected) == difference
 
 
-def test_a_batch_that_does_not_divide_among_processes_is_refused(tmp_path):
-    class _Two:
-        world_size = 2
-
-    with pytest.raises(ConfigError, match="batch_size does not divide"):
-        loop.fit(_Two(), _task(lambda m: 0.0), _Line(), TrainingConfig(batch_size=3), tmp_path, seed=0, progress=False)
+def test_a_batch_that_does_not_divide_among_processes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = small_config(autoencoder_training={"batch_size": 3})
+    with pytest.raises(ConfigError, match=r"autoencoder_training\.batch_size does not divide.*found 3.*multiple of 2"):
+        train_autoencoder(config, TRAIN, HOLDOUT, SPACE, tmp_path, device="cpu", progress=False)
 
 
 # Log, devices, digests
