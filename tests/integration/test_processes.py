@@ -30,8 +30,8 @@ pytestmark = [
 TESTS = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LINE = "One of the 2 processes was killed, failed, or was told to stop"
-TOLERANCE = 1e-3
-"""Relative. Float32 sums in another order differ by 1e-7 in a step; Adam lets that grow with the steps."""
+TOLERANCE = 1e-4
+"""Relative. Float32 sums in another order differ by 1e-6 after six steps; Adam and the adversary let that grow."""
 GENERATE = """
 import os, signal, sys
 from pathlib import Path
