@@ -20,6 +20,8 @@ from synthmed.wrong_keys import explain
 Modality = Literal["MR", "CT", "PT"]
 Triple = tuple[int, int, int]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+WHOLE_VOXELS = 2**22
+"""Largest grid, in voxels, that goes through the autoencoder in one piece: 161 a side; see `synthmed.models.tiling`."""
 
 
 class _Section(BaseModel):
@@ -178,6 +180,12 @@ class SamplingConfig(_Section):
     finish: bool = Field(True, description="add the noise that decoding loses; exact background; no crumbs of labels")
     redraws: int = Field(
         10, ge=0, le=1000, description="further draws of a volume that is out of the real range; 0: none is looked at"
+    )
+    whole_voxels: int = Field(
+        WHOLE_VOXELS,
+        ge=1,
+        exclude_if=lambda voxels: voxels == WHOLE_VOXELS,
+        description="largest grid, in voxels, that is decoded in one piece; a larger one in tiles",
     )
 
 

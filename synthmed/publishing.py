@@ -109,9 +109,8 @@ def _first_volumes(run: Run, number: int) -> list[tuple[Array, Array]]:
     conditions = [denoiser.conditioning.draw(seed) for seed in seeds]
     latents = sample_latents(denoiser, seeds, conditions, run.config.sampling)
     # Not finished: the noise is drawn anew, and its seed does not change with the weights.
-    drawn = [
-        decode_latent(autoencoder, latent, seed, finish=False) for latent, seed in zip(latents, seeds, strict=True)
-    ]
+    plain = run.config.sampling.model_copy(update={"finish": False})
+    drawn = [decode_latent(autoencoder, latent, seed, plain) for latent, seed in zip(latents, seeds, strict=True)]
     return [((each.image.clip(-1, 1) + 1) / 2, np.zeros(1) if each.classes is None else each.classes) for each in drawn]
 
 

@@ -15,51 +15,13 @@ from torch import Tensor, nn
 from synthmed import processes
 from synthmed.config import AutoencoderConfig
 from synthmed.errors import ConfigError, InputError
+from synthmed.models.stem import haar, inverse_haar, one_hot, stacked
+from synthmed.models.tiling import decode_scans, encode_scans
 
-LABEL_SCALE = 0.5
-"""Weight of a one-hot channel beside the image's range of 2, in the stack that is encoded."""
 _INITIAL_LOG_VARIANCE = -8.0
 _INITIAL_TEMPERATURE = 16.0
 _PCA_BLOCKS = 40_000
 _PCA_ITERATIONS = 6
-
-
-def haar(volume: Tensor) -> Tensor:
-    """Split each channel into its eight orthonormal Haar sub-bands at half the resolution.
-
-    Parameters
-    ----------
-    volume : Tensor, shape (B, C, I, J, K), every side even
-
-    Returns
-    -------
-    Tensor, shape (B, 8 C, I/2, J/2, K/2)
-        For every channel the sub-bands LLL, LLH, LHL, ..., HHH.
-
-    References
-    ----------
-    Mallat 1989, equation 7 with the Haar filter, doi 10.1109/34.192463.
-    """
-    for axis in (2, 3, 4):
-        even, odd = volume.unflatten(axis, (-1, 2)).unbind(axis + 1)
-        volume = torch.stack([even + odd, even - odd], dim=2).flatten(1, 2) * math.sqrt(0.5)
-    return volume
-
-
-def inverse_haar(bands: Tensor) -> Tensor:
-    """Invert `haar`: shape (B, 8 C, I, J, K) -> (B, C, 2 I, 2 J, 2 K)."""
-    for axis in (4, 3, 2):
-        low, high = bands.unflatten(1, (-1, 2)).unbind(2)
-        bands = torch.stack([low + high, low - high], dim=axis + 1).flatten(axis, axis + 1) * math.sqrt(0.5)
-    return bands
-
-
-def one_hot(labels: Tensor, num_classes: int) -> Tensor | None:
-    """Return float32 one-hot channels (B, K, I, J, K) of class indices (B, 1, I, J, K), or None for one class."""
-    if num_classes < 2:
-        return None
-    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1, 1)
-    return (labels == classes).float()
 
 
 class LabelledAutoencoder(nn.Module):
@@ -148,13 +110,21 @@ class LabelledAutoencoder(nn.Module):
         bands = self.network.decode(latent)
         if self.expand is not None:
             bands = bands + self.expand(latent)
-        volume = inverse_haar((bands + self.refine(bands)).float())
+        return self.outputs(self.refined(bands))
+
+    def refined(self, bands: Tensor) -> Tensor:
+        """Return decoded sub-bands with the edges between blocks mended; sees two cells around."""
+        return bands + self.refine(bands)
+
+    def outputs(self, bands: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return image and logits, as `decode`, of refined sub-bands."""
+        volume = inverse_haar(bands.float())
         logits = self.temperature * volume[:, 1:] if self.num_classes > 1 else None
         return volume[:, :1], logits
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Decode what scans are encoded to.
+        """Decode what scans are encoded to, in tiles where they are large; see `synthmed.models.tiling`.
 
         Parameters
         ----------
@@ -166,8 +136,7 @@ class LabelledAutoencoder(nn.Module):
         image, logits
             As `decode`.
         """
-        onehot = None if labels is None else one_hot(labels, self.num_classes)
-        return self.decode(self.encode(image, onehot))
+        return decode_scans(self, encode_scans(self, image, labels))
 
     @torch.no_grad()
     def channel_gain(self) -> Tensor:
@@ -178,6 +147,11 @@ class LabelledAutoencoder(nn.Module):
 
     def bands(self, image: Tensor, onehot: Tensor | None) -> Tensor:
         """Return the Haar sub-bands of the image and the scaled one-hot channels, which is what is encoded."""
+        self.check_scans(image, 0 if onehot is None else onehot.shape[1])
+        return haar(stacked(image, onehot))
+
+    def check_scans(self, image: Tensor, channels: int) -> None:
+        """Raise `InputError` if a side is not divisible by the down-sampling, or the label channels do not fit."""
         if any(side % self.downsampling for side in image.shape[2:]):
             raise InputError(
                 "The autoencoder cannot take this grid",
@@ -185,13 +159,10 @@ class LabelledAutoencoder(nn.Module):
                 expected=f"sides divisible by {self.downsampling}",
                 next_step="Change preprocess.grid",
             )
-        channels = 0 if onehot is None else onehot.shape[1]
         if channels != (self.num_classes if self.num_classes > 1 else 0):
             raise InputError(
                 "The label channels do not fit the autoencoder", found=str(channels), expected=str(self.num_classes)
             )
-        stack = image if onehot is None else torch.cat([image, LABEL_SCALE * onehot], dim=1)
-        return haar(stack)
 
     def forward(
         self, image: Tensor, onehot: Tensor | None, noise: Tensor, latent_noise: float = 0.0

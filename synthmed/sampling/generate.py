@@ -29,6 +29,7 @@ from synthmed.errors import ConfigError, TrainingDiverged
 from synthmed.files import sha256_json
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
 from synthmed.models.devices import resolve_device
+from synthmed.models.tiling import decode_pieces
 from synthmed.prepare.space import Space, from_network, label_from_network
 from synthmed.sampling.generated import (
     Row,
@@ -131,22 +132,26 @@ class Drawn:
 
 
 @torch.inference_mode()
-def decode_latent(autoencoder: LoadedAutoencoder, latent: Tensor, seed: int, *, finish: bool = True) -> Drawn:
+def decode_latent(autoencoder: LoadedAutoencoder, latent: Tensor, seed: int, sampling: SamplingConfig) -> Drawn:
     """Decode one latent and finish it.
 
     Parameters
     ----------
+    autoencoder : LoadedAutoencoder
     latent : Tensor, shape (C, i, j, k)
     seed : int
         Of the volume; it decides the noise that `Finish` adds.
-    finish : bool
-        False leaves what the decoder gave.
+    sampling : SamplingConfig
+        Its `finish`, without which the volume is left as the decoder gave it, and `whole_voxels`.
     """
-    decoded, logits = autoencoder.model.decode(latent[None])
-    image, classes = decoded[0].float().cpu().numpy(), None
-    if logits is not None and autoencoder.space.num_classes > 1:
-        classes = logits[0].argmax(0)[None].cpu().numpy().astype(np.uint8)
-    if not finish:
+    grid = (1, *(side * autoencoder.model.downsampling for side in latent.shape[1:]))
+    image = np.empty(grid, np.float32)
+    classes = np.empty(grid, np.uint8) if autoencoder.space.num_classes > 1 else None
+    for box, part, logits in decode_pieces(autoencoder.model, latent[None], whole_voxels=sampling.whole_voxels):
+        image[(..., *box)] = part[0].float().cpu().numpy()
+        if logits is not None and classes is not None:
+            classes[(..., *box)] = logits[0].argmax(0).cpu().numpy()
+    if not sampling.finish:
         return Drawn(image, classes)
     rng = np.random.default_rng([seed, _FINISH_STREAM])
     finished = autoencoder.finish.image(image, rng)
@@ -250,7 +255,7 @@ def _in_range(
         seed = volume_seed(order.seed, index, redraw)
         if redraw:
             latent = sample_latents(denoiser, [seed], [_condition(denoiser, order, index)], settings)[0]
-        drawn = decode_latent(autoencoder, latent, seed, finish=settings.finish)
+        drawn = decode_latent(autoencoder, latent, seed, settings)
         structures = [space.structure(value) for value in space.label_values[1:]]
         classes = None if drawn.classes is None else drawn.classes[0]
         reason = autoencoder.screen.outside(drawn.image[0], classes, structures) if settings.redraws else ""

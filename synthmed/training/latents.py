@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from synthmed import processes
 from synthmed.models.augmentation import AUGMENTATION_DIM, augment, draw_augmentation
-from synthmed.models.autoencoder import LabelledAutoencoder, one_hot
+from synthmed.models.autoencoder import LabelledAutoencoder
+from synthmed.models.tiling import cases_at_once, encode_scans
 from synthmed.prepare.prepared import PreparedSplit
 
 AUGMENTED_COPIES = 16
@@ -51,13 +53,13 @@ def encode_split(
 ) -> Tensor:
     """Return posterior means on the CPU, shape (N, C, i, j, k); augmented by parameters (N, AUGMENTATION_DIM)."""
     parts = []
-    for cases in torch.arange(len(split.images)).split(_BATCH):
+    batch = cases_at_once(math.prod(split.images.shape[2:]), _BATCH)
+    for cases in torch.arange(len(split.images)).split(batch):
         images = fabric.to_device(split.images[cases])
         labels = None if split.labels is None else fabric.to_device(split.labels[cases])
         if augmentation is not None:
             images, labels = augment(images, labels, fabric.to_device(augmentation[cases]))
-        onehot = None if labels is None else one_hot(labels, split.num_classes)
-        parts.append(model.encode(images, onehot).float().cpu())
+        parts.append(encode_scans(model, images, labels).float().cpu())
     return torch.cat(parts)
 
 
