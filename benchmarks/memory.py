@@ -101,7 +101,8 @@ def measure(task: str, name: str, side: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        MiB and seconds of each mode; ``error``, the largest difference as a share of the range from -1 to 1.
+        MiB and seconds of each mode; ``error``, the largest difference as a share of the range from -1 to 1, of a
+        latent in units of its own scale over 2.
     """
     row: dict[str, Any] = {"task": task, "network": name, "side": side}
     with tempfile.TemporaryDirectory() as folder:

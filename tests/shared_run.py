@@ -1,6 +1,6 @@
 """Train both stages and both kinds of denoiser, with everything that is drawn in a step; by one process or by many.
 
-``python shared_run.py OUT``, or the same under ``torchrun``; run by tests/integration/test_processes.py.
+``python shared_run.py OUT``, or the same under ``torchrun``; run by tests/integration/test_torchrun.py.
 """
 
 from __future__ import annotations
