@@ -7,8 +7,7 @@ floating-point sums alone and there is nothing to blend.
 
 Whether there are tiles is decided by the grid and by a number in the configuration (`sampling.whole_voxels`), never by
 how much memory happens to be free: the last bits of a volume must not depend on what else runs on the machine. At
-the default, a whole decode takes about half a GiB with the shipped networks and one GiB with the widest that
-`synthmed plan` proposes.
+the default, a whole decode takes about half a GiB with the networks of `benchmarks/memory.py`.
 
 What is held: in every residual block the map between its two convolutions, and what it makes where a norm or an
 up-sampling follows; after a down-sampling the coarser map. All else is computed where it is read, some of it twice.
