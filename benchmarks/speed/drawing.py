@@ -121,7 +121,7 @@ def decode(models: Models, batch: Batch, clock: Clock) -> tuple[Tensor, list[flo
     images, seconds = [], []
     for latent, seed in zip(batch.latents, batch.seeds, strict=True):
         began = clock()
-        drawn = decode_latent(models.autoencoder, latent, seed, finish=models.sampling.finish)
+        drawn = decode_latent(models.autoencoder, latent, seed, models.sampling)
         seconds.append(clock() - began)
         images.append(torch.from_numpy(drawn.image))
     return torch.stack(images).clamp(-1.0, 1.0), seconds

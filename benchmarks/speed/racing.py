@@ -49,7 +49,9 @@ def race_ours(cohort: Cohort, budget: float, volumes: int, clock: Clock) -> Race
     for first in range(0, volumes, 8):
         some = seeds[first : first + 8]
         drawn = zip(sample_latents(loaded, some, None, config.sampling), some, strict=True)
-        images += [torch.from_numpy(decode_latent(decoder, latent, seed).image) for latent, seed in drawn]
+        images += [
+            torch.from_numpy(decode_latent(decoder, latent, seed, config.sampling).image) for latent, seed in drawn
+        ]
     return coding, denoising, torch.stack(images).clamp(-1, 1)
 
 

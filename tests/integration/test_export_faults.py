@@ -55,7 +55,7 @@ def test_sigkill_leaves_no_release_and_the_next_export_cleans_up(made: Made, tmp
     out = tmp_path / "out" / "release"
     child = start_export(made, out, step)
     child.kill()
-    child.communicate(timeout=30)
+    child.communicate(timeout=120)
     assert child.returncode == -signal.SIGKILL
     left = [p.name for p in out.parent.iterdir()]
     assert len(left) == 1
@@ -71,7 +71,7 @@ def test_ctrl_c_leaves_nothing(made: Made, tmp_path: Path, step: str) -> None:
     out = tmp_path / "out" / "release"
     child = start_export(made, out, step)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=120)
     assert "KeyboardInterrupt" in errors
     assert list(out.parent.iterdir()) == []
 
@@ -133,7 +133,7 @@ def test_two_exports_at_once_give_one_whole_release(made: Made, tmp_path: Path) 
     child = start_export(made, out, "renaming")
     assert verify(made.release(out)) == []
     child.kill()
-    child.communicate(timeout=30)
+    child.communicate(timeout=120)
     assert verify(out) == []
 
 
