@@ -8,7 +8,7 @@ import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -223,6 +223,9 @@ def proxy(port: int, after: int, *, stall: bool) -> Iterator[int]:
                 left -= len(data)
             if stall:
                 over.wait()
+            # A socket that `_pump` is waiting at stays open when it is closed here, and the server would wait for ever.
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
