@@ -205,8 +205,9 @@ def _seen(release: dict[str, Any]) -> str:
     count = power["smallest_detectable_copies"]
     if not 0 < count <= release["measurements"]["samples"]:
         return f"No number of copies in a set of this size would have been seen at {confidence:.0%} confidence."
+    copies = "a single such copy" if count == 1 else f"one of {count} such copies"
     return (
-        f"In a set of this size one of {count} such copies or more ({power['smallest_detectable_rate']:.2%}) would have"
+        f"In a set of this size {copies} or more ({power['smallest_detectable_rate']:.2%}) would have"
         f" been seen, at {confidence:.0%} confidence."
     )
 

@@ -105,7 +105,7 @@ def _output(entry: Entry) -> Iterator[tuple[str, str]]:
 def _condition(item: tuple[str, Any]) -> str:
     name, values = item
     if isinstance(values[0], str):
-        return f"{name} (one of {', '.join(values)})"
+        return f"{name} (one of {', '.join(value or 'empty: not known' for value in values)})"
     return f"{name} ({values[0]:.3g} to {values[1]:.3g} in the inner 95 % of training)"
 
 

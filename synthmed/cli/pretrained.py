@@ -157,5 +157,5 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
 def _asked(condition: tuple[str, Sequence[Any]]) -> str:
     name, values = condition
     if isinstance(values[0], str):
-        return f"{name} ({'/'.join(values)})"
+        return f"{name} ({'/'.join(value or 'not known' for value in values)})"
     return f"{name} ({values[0]:.3g} to {values[1]:.3g})"

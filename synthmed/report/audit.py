@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 from synthmed.report.charts import Series, histogram, legend, strip
 from synthmed.report.facts import Facts
 from synthmed.report.markup import (
+    DRAWN,
     Content,
     Markup,
     bullets,
@@ -90,7 +91,7 @@ def _scores(facts: Facts, measured: Mapping[str, Any]) -> Iterator[Markup]:
             for text, value in known.items()
         ]
         rows.append(("A recognisable copy", f"{number(IDENTITY)} or more", ""))
-        yield table("Scores, and the threshold of identity as an upright line", ("Score", "Value", "Drawn"), rows)
+        yield table("Scores, and the threshold of identity as an upright line", ("Score", "Value", DRAWN), rows)
 
 
 def _distributions(scores: Mapping[str, Any], known: Mapping[str, float]) -> Iterator[Markup]:
@@ -135,9 +136,7 @@ def _membership(measured: Mapping[str, Any]) -> Iterator[Markup]:
         "An attacker who holds a scan guesses whether its patient was in the training set. An AUC of 0.5 is a "
         "coin; the upright line marks what chance gives."
     )
-    yield table(
-        "Membership: area under the curve with its interval, and shares", ("Attack", "Found", "Drawn", "p"), rows
-    )
+    yield table("Membership: area under the curve with its interval, and shares", ("Attack", "Found", DRAWN, "p"), rows)
 
 
 def _risks(measured: Mapping[str, Any], thresholds: Mapping[str, float]) -> Iterator[Markup]:
@@ -155,7 +154,7 @@ def _risks(measured: Mapping[str, Any], thresholds: Mapping[str, float]) -> Iter
             "The same attack on training patients and on held-out ones. What it gains on the former is the risk, "
             "from 0 to 1; the lower end of its interval must not exceed the upright line."
         )
-        head = ("Attack", "Succeeds on training", "On held-out", "Risk and its interval", "Drawn")
+        head = ("Attack", "Succeeds on training", "On held-out", "Risk and its interval", DRAWN)
         yield table("Linkability and inference", head, rows)
 
 
@@ -167,8 +166,9 @@ def _power(audit: Mapping[str, Any]) -> Iterator[Markup]:
     least = audit.get("policy", {}).get("thresholds", {}).get("min_disguise_recall")
     yield element("h3", "What could the audit have seen?")
     copies, n = power.get("smallest_detectable_copies", 0), audit.get("measurements", {}).get("samples", 0)
+    least_seen = "a single copy" if copies == 1 else f"one of {copies} copies"
     seen = (
-        f"In a set of this size, one of {copies} copies or more would have been seen."
+        f"In a set of this size, {least_seen} or more would have been seen."
         if 0 < copies <= n
         else "No number of copies in a set of this size would have been seen with the confidence that the policy asks."
     )
@@ -181,7 +181,7 @@ def _power(audit: Mapping[str, Any]) -> Iterator[Markup]:
         (name.replace("_", " ").capitalize(), share(found), strip(0, found, found, (0, 1), mark=least))
         for name, found in disguises.items()
     ]
-    yield table("Planted copies found, by disguise", ("Disguise", "Found", "Drawn"), rows)
+    yield table("Planted copies found, by disguise", ("Disguise", "Found", DRAWN), rows)
 
 
 def _carried(audit: Mapping[str, Any]) -> Iterator[Markup]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+
+DRAWN = "Drawn"
+"""Title of a column that repeats its row's figures as a picture."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,25 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Content]], 
     caption : str
         Also what a screen reader calls the region that scrolls.
     head : sequence of str
+        A column called `DRAWN` repeats its row's figures as a picture, and is left out where the page is narrow.
     rows : iterable of sequences of str or Markup
     plain : bool
         Cells of long text, such as digests, may break anywhere.
     """
-    cells = join((element("th", cell, scope="col") for cell in head), "")
-    body = [
-        element("tr", join([element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])], ""))
-        for row in rows
-    ]
-    content = [element("caption", caption), element("thead", element("tr", cells)), element("tbody", join(body))]
+    titles = join((element("th", title, scope="col", **_kind(title)) for title in head), "")
+    body = [element("tr", join([element("th", row[0], scope="row"), *_cells(row[1:], head[1:])], "")) for row in rows]
+    content = [element("caption", caption), element("thead", element("tr", titles)), element("tbody", join(body))]
     made = element("table", join(content), **({"class_": "plain"} if plain else {}))
     return element("div", made, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def _cells(row: Sequence[Content], head: Sequence[str]) -> Iterator[Markup]:
+    for cell, title in zip(row, head, strict=True):
+        yield element("td", cell, **_kind(title))
+
+
+def _kind(title: str) -> dict[str, str]:
+    return {"class_": "drawn"} if title == DRAWN else {}
 
 
 def details(title: str, content: Content) -> Markup:

@@ -7,7 +7,7 @@ from typing import Any
 
 from synthmed.report.charts import strip
 from synthmed.report.facts import Facts
-from synthmed.report.markup import Content, Markup, element, interval, number, paragraph, section, share, table
+from synthmed.report.markup import DRAWN, Content, Markup, element, interval, number, paragraph, section, share, table
 
 _FEATURES = {"encoder": "self-taught encoder", "random_convolutions": "random convolutions", "radiomics": "radiomics"}
 _DISTANCES = {"kid": "Kernel distance (KID)", "frechet": "Fréchet distance"}
@@ -68,7 +68,7 @@ def _utility(utility: Mapping[str, Any]) -> Iterator[Markup]:
         "A segmenter is trained on each set and tested on held-out patients. The upright line is what training on real "
         "scans reaches, the ceiling for a synthetic set."
     )
-    yield table("Dice on held-out patients, by structure", ("Structure", "Trained on", "Dice", "Drawn"), rows)
+    yield table("Dice on held-out patients, by structure", ("Structure", "Trained on", "Dice", DRAWN), rows)
     if utility.get("ratio"):
         ratio = utility["ratio"]
         yield paragraph(f"Synthetic training reaches {_interval(ratio)} of what real training reaches.")
@@ -125,7 +125,7 @@ def _distances(distance: Mapping[str, Any]) -> Iterator[Markup]:
             "training scans from held-out ones: no generator needs to be closer. Times the floor, 1 is as good as real."
         )
         yield table(
-            "Distances with their floor", ("Distance", "Synthetic", "Floor (real)", "Times the floor", "Drawn"), rows
+            "Distances with their floor", ("Distance", "Synthetic", "Floor (real)", "Times the floor", DRAWN), rows
         )
 
 
@@ -138,7 +138,7 @@ def _shares(distance: Mapping[str, Any]) -> Iterator[Markup]:
             rows.append((name, _interval(found), _interval(floor), _strip(found, (0, 1), floor["value"])))
     if rows:
         yield paragraph("The same for shares: the floor is what training scans reach in the place of synthetic ones.")
-        yield table("Who lies among whom", ("Figure", "Synthetic", "Floor (real)", "Drawn"), rows)
+        yield table("Who lies among whom", ("Figure", "Synthetic", "Floor (real)", DRAWN), rows)
 
 
 def _diversity(diversity: Mapping[str, Any]) -> Iterator[Markup]:
@@ -150,7 +150,7 @@ def _diversity(diversity: Mapping[str, Any]) -> Iterator[Markup]:
             ("Synthetic", _interval(found), _strip(found, (0, 1), real["value"])),
             ("Real", _interval(real), _strip(real, (0, 1), real["value"])),
         ]
-        yield table("Similarity of pairs", ("Set", "MS-SSIM", "Drawn"), rows)
+        yield table("Similarity of pairs", ("Set", "MS-SSIM", DRAWN), rows)
     moved = diversity.get("intensities", {})
     if _measured(moved):
         yield paragraph(

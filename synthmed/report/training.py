@@ -35,10 +35,20 @@ def _stage(stage: str, log: Log) -> Iterator[Markup]:
         seen, unseen = (series.points[-1][1] for series in lines)
         relative = f" ({100 * (unseen - seen) / seen:+.1f} %)" if seen > 0 else ""
         gap = f"At the end: training {number(seen)}, held-out {number(unseen)}; memorisation gap {unseen - seen:.3g}"
-        gap = f"{gap}{relative}."
+        gap = f"{gap}{relative}.{_lowest(*lines)}"
     drawn = line_chart(f"Loss of the {stage} by step. {gap}", lines, "step", "loss")
     names = [(series.style, series.name) for series in lines]
     yield figure(drawn, join([legend([*names, ("gapkey", "gap")] if len(lines) == 2 else names), gap]))
+
+
+def _lowest(seen: Series, unseen: Series) -> str:
+    """Say where the held-out loss was lowest, if that was not at the end."""
+    step, loss = min(unseen.points, key=lambda point: point[1])
+    if step == unseen.points[-1][0]:
+        return ""
+    there = dict(seen.points).get(step)
+    beside = "" if there is None else f", training {number(there)}, gap {loss - there:.3g}"
+    return f" The weights that were kept are of step {step:g}, of lowest held-out loss: {number(loss)}{beside}."
 
 
 def _points(log: Log, column: str) -> Iterator[tuple[float, float]]:

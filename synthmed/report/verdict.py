@@ -10,13 +10,15 @@ from synthmed.report.markup import Markup, bullets, element, join, paragraph, se
 
 _MEANS = {
     "PASS": "The audit found no evidence that these volumes give a training patient away, and it was strong enough to "
-    "have found some. The set may leave.",
+    "have found some. The policy lets the set leave; whoever answers for it decides, with the figures below.",
     "FAIL": "The audit found evidence that these volumes give training patients away. The set must not leave.",
     "INCONCLUSIVE": "The audit was too weak to say either way, which blocks a release as a failure does.",
 }
 _CAVEAT = (
     "This is evidence, not proof. The audit could have missed what lies below its power, given further down, and it "
-    "says nothing of attacks that it did not try. It does not show that nobody can ever be recognised."
+    "says nothing of attacks that it did not try. It does not show that nobody can ever be recognised. A p of "
+    "membership that the policy lets pass and that is small all the same is a weak sign that the set tells who was in "
+    "training."
 )
 _MARKS = {True: "yes", False: "no", None: "-"}
 

@@ -7,7 +7,7 @@ import hashlib
 import re
 
 import pytest
-from report_pages import AUDIT, EVALUATION, Page, embedded, facts, volumes
+from report_pages import AUDIT, EVALUATION, LOG, Page, embedded, facts, volumes
 
 from synthmed.report import render_report
 from synthmed.report.charts import STRIP_WIDTH, strip, ticks
@@ -77,7 +77,7 @@ def test_the_verdict_says_what_it_rests_on(page: Page) -> None:
     said = page.text("section", id="verdict")
     for words in (
         "PASS",
-        "The set may leave",
+        "The policy lets the set leave",
         "70 scans of 60 patients",
         "44 scans of 40 other",
         "found 135",
@@ -149,6 +149,13 @@ def test_figures_stand_beside_what_real_scans_give(page: Page) -> None:
 def test_the_gap_of_training_is_named(page: Page) -> None:
     assert "memorisation gap 0.1 (+25.0 %)" in page.text("section", id="training")
     assert len(page.of("polygon", **{"class": "gap"})) == 2
+
+
+def test_the_step_whose_weights_were_kept_is_named_where_it_is_not_the_last() -> None:
+    worse = {"step": "300", "loss": "0.4", "train_loss": "0.2", "holdout_loss": "0.9"}
+    said = Page(render_report(facts(training={"denoiser": [*LOG, worse]}))).text("section", id="training")
+    assert "The weights that were kept are of step 200, of lowest held-out loss: 0.5, training 0.4, gap 0.1." in said
+    assert "weights that were kept" not in Page(render_report(facts())).text("section", id="training")
 
 
 def test_volumes_that_nobody_audited_are_not_called_harmless() -> None:
