@@ -6,6 +6,7 @@ was probably meant. There are no expressions, class paths or environment variabl
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -304,7 +305,12 @@ def find_config(path: str | Path) -> Path:
     name = file.name.removesuffix(".yaml")
     if name in shipped and len(file.parts) == 1:
         return shipped[name]
-    raise ConfigError(f"There is no configuration {path}", expected=f"a YAML file or one of {', '.join(shipped)}")
+    close = difflib.get_close_matches(name, shipped, n=1)
+    raise ConfigError(
+        f"There is no configuration {path}",
+        expected=f"a YAML file or one of {', '.join(shipped)}",
+        next_step=f"Did you mean {close[0]}?" if close else "",
+    )
 
 
 def shipped_configs() -> dict[str, Path]:

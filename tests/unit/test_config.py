@@ -2,7 +2,7 @@
 
 import pytest
 
-from synthmed.config import Config, apply_overrides, dump_config, load_config, parse_config
+from synthmed.config import Config, apply_overrides, dump_config, find_config, load_config, parse_config
 from synthmed.errors import ConfigError
 
 
@@ -67,3 +67,8 @@ def test_yaml_tags_are_not_executed(tmp_path):
     (tmp_path / "c.yaml").write_text("name: !!python/object/apply:os.getcwd []", encoding="utf-8")
     with pytest.raises(ConfigError):
         load_config(tmp_path / "c.yaml")
+
+
+def test_a_misspelt_name_is_answered_with_the_one_that_was_meant() -> None:
+    with pytest.raises(ConfigError, match=r"no configuration phantm.*Did you mean phantom\?"):
+        find_config("phantm")
