@@ -97,9 +97,7 @@ def row_of(audit: Sequence[dict[str, Any]], naive: Sequence[dict[str, Any]], clo
         "naive peak MiB": max(run["peak"] for run in naive),
         "naive queries": plain["asked"],
         "times as fast": pair[0]["times as fast"],
-        "identical": all(
-            np.array_equal(a["found"][: b["asked"]], b["found"]) for a, b in zip(audit, naive, strict=True)
-        ),
+        "identical": all(same(a, b) for a, b in zip(audit, naive, strict=True)),
     }
 
 

@@ -152,7 +152,7 @@ def train_autoencoder(
     *,
     progress: bool,
     batch_size: int = BATCH_SIZE,
-    watch: Watch | None = None,
+    watch: Watch = lambda model, steps: False,
 ) -> tuple[AutoencoderKL, Trained]:
     """Train on image and classes, after the warm-up against a discriminator.
 
@@ -162,7 +162,8 @@ def train_autoencoder(
         Every side divisible by 4.
     batch_size : int
         The tutorial's is 2.
-    watch : Watch, optional
+    watch : Watch
+        By default it never ends the training.
     """
     with seeded(seed):
         model, critic = build_autoencoder(data.shape[1]), build_discriminator(data.shape[1])
@@ -183,9 +184,8 @@ def train_autoencoder(
                 _descend(critic_optimizer, ADVERSARIAL_WEIGHT * 0.5 * (fake + real))
             return float(loss.detach())
 
-        seen = None if watch is None else partial(watch, model)
         caption = "tutorial: autoencoder" if progress else ""
-        trained = _train(step, data, budget, seed, caption, batch_size, seen)
+        trained = _train(step, data, budget, seed, caption, batch_size, partial(watch, model))
     return model.eval(), trained
 
 
@@ -197,7 +197,7 @@ def train_unet(
     *,
     progress: bool,
     batch_size: int = BATCH_SIZE,
-    watch: Watch | None = None,
+    watch: Watch = lambda model, steps: False,
 ) -> tuple[DiffusionModelUNet, float, Trained]:
     """Train the denoiser to predict noise on latents that are encoded anew in every step, as in the tutorial.
 
@@ -224,9 +224,8 @@ def train_unet(
             _descend(optimizer, loss)
             return float(loss.detach())
 
-        seen = None if watch is None else partial(watch, unet)
         caption = "tutorial: denoiser" if progress else ""
-        trained = _train(step, data, budget, seed, caption, batch_size, seen)
+        trained = _train(step, data, budget, seed, caption, batch_size, partial(watch, unet))
     return unet.eval(), scale, trained
 
 
@@ -289,7 +288,7 @@ def _train(
     seed: int,
     caption: str,
     batch_size: int,
-    watch: Callable[[int], bool] | None,
+    watch: Callable[[int], bool],
 ) -> Trained:
     """Take steps until the budget is spent or `watch` ends it."""
     began, done, ended = _computed(), Trained(), False
@@ -300,7 +299,7 @@ def _train(
             done.steps += 1
             done.seconds = _computed() - began
             bar.update()
-            ended = watch is not None and watch(done.steps)
+            ended = watch(done.steps)
     done.epochs = done.steps * batch_size / len(data)
     return done
 
