@@ -129,18 +129,26 @@ def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Res
 def _assign(shares: Sequence[Share], voxels: int) -> NDArray[np.intp]:
     """Return the index of each voxel's value, the shares weighed until the values' volumes are those of the shares.
 
-    Where many voxels have the same share no weights lead there; of what was tried, the nearest is returned.
+    Where many voxels have the same share no weights lead there; of what was tried, the nearest is returned. Only voxels
+    that several values share are weighed: the others have their value whatever the weights are.
     """
     wanted = 1 + np.array([share.sum(dtype=np.float64) for _, share in shares])
-    weights, least, nearest = np.ones(len(shares)), np.inf, np.zeros(voxels, dtype=np.intp)
+    weights, least = np.ones(len(shares)), np.inf
+    winner = _largest(shares, weights, voxels)
+    disputed = np.bincount(np.concatenate([places for places, _ in shares]), minlength=voxels) > 1
+    certain = np.bincount(winner[~disputed], minlength=len(shares))
+    within, few = np.cumsum(disputed) - 1, int(disputed.sum())
+    contested = [(within[places[mask]], share[mask]) for places, share in shares for mask in [disputed[places]]]
+    nearest = winner[disputed]
     for _ in range(_ROUNDS):
-        winner = _largest(shares, weights, voxels)
-        excess = np.log((1 + np.bincount(winner, minlength=len(shares))) / wanted)
+        among = _largest(contested, weights, few)
+        excess = np.log((1 + certain + np.bincount(among, minlength=len(shares))) / wanted)
         if (error := float(np.abs(excess).sum())) < least:
-            least, nearest = error, winner
+            least, nearest = error, among
         weights *= np.exp(-excess / 2)
         weights = np.clip(weights / np.exp(np.log(weights).mean()), 1 / _HEAVIEST, _HEAVIEST)
-    return nearest
+    winner[disputed] = nearest
+    return winner
 
 
 def _largest(shares: Sequence[Share], weights: NDArray[np.float64], voxels: int) -> NDArray[np.intp]:

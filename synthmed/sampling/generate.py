@@ -237,8 +237,8 @@ def generate_volumes(
 
 def _share(missing: Sequence[int], size: int) -> list[int]:
     """Return those of `missing` volumes that are this process's: whole chunks, dealt in turn."""
-    chunks = sorted({index // size for index in missing})[processes.share()]
-    return [index for index in missing if index // size in set(chunks)]
+    mine = set(sorted({index // size for index in missing})[processes.share()])
+    return [index for index in missing if index // size in mine]
 
 
 def _bar(done: int, missing: int, progress: bool) -> tqdm:
