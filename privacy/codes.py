@@ -41,7 +41,8 @@ Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]
 def vectors(queries: Queries, gallery: Gallery) -> Vectors:
     """Return the codes and the pictures of scans, each in its best pose over the atlas."""
     views, _ = pictures(queries.features, queries.laid, gallery.embedding.atlas)
-    return queries.codes[:, 0].numpy(), views.numpy()
+    # Copied: a part of the codes would keep those of the other poses in memory.
+    return queries.codes[:, 0].clone().numpy(), views.numpy()
 
 
 def assemble(

@@ -89,7 +89,9 @@ def build_template(features: Tensor, mask: Tensor, max_points: int) -> Template:
     chosen = order[:max_points].sort().values
     homogeneous = torch.cat([points[chosen], torch.ones(len(chosen), 1)], 1)
     motion = torch.einsum("pij,nj->npi", generators(_radius((d, h, w)))[:, :3], homogeneous)
-    descent = torch.stack([torch.einsum("ni,npi->np", _gradient(volume)[chosen], motion) for volume in features * mask])
+    descent = torch.empty(len(features), len(chosen), PARAMETERS)
+    for row, volume, inside in zip(descent, features, mask, strict=True):
+        row[:] = torch.einsum("ni,npi->np", _gradient(volume * inside)[chosen], motion)
     normal = descent.transpose(1, 2) @ descent
     stiffness = torch.tensor([LIGHT] * 6 + [STIFF] * 6)
     damping = torch.diag_embed(stiffness * torch.diagonal(normal, dim1=1, dim2=2)) + 1e-3 * torch.eye(PARAMETERS)

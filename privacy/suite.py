@@ -24,12 +24,13 @@ from privacy.codes import Vectors, assemble, vectors
 from privacy.embedding import LESSONS, cached
 from privacy.errors import InputError, UsageError
 from privacy.evidence import Evidence, gather_evidence
-from privacy.features import Array, Space, extract, join_features, plan_space, shrink, survey
+from privacy.features import Features, Space, extract, join_features, plan_space, survey
 from privacy.margins import best, margins
 from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
 from privacy.records import Collection, Patients, Scan, Source, gather, image_folder
 from privacy.report import AuditReport, Findings, Power, build_report
+from privacy.shrunk import Chosen, Shrunk, Voxels
 from privacy.similarity import Gallery, Matches, Queries, build_gallery, join, match
 from privacy.writing import cache_folder, check_folders, write_report
 
@@ -98,8 +99,6 @@ def audit(
 
 
 Progress = Callable[[str, int | None], Any]
-Voxels = tuple[Array, tuple[float, ...]]
-"""An array and its spacing, mm."""
 
 
 def _bar(what: str, total: int | None, hidden: bool) -> Any:
@@ -141,8 +140,7 @@ def _examine(
     notes = tuple(f"{role}: {note}" for role, part in zip(ROLES, sets, strict=True) for note in part.notes)
     samples = distinct(synthetic)
     space = _common_space(train, holdout, samples)
-    with show("preparing real scans", len(train) + len(holdout)) as bar:
-        voxels = [_shrunk(scan, space, bar.update) for scan in (*train, *holdout)]
+    voxels = Shrunk([*train, *holdout], space)
     cleaned = clean(_real(train, holdout, voxels, space, seed, cache, show), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
     pooled = _pooled(cleaned)
@@ -157,7 +155,7 @@ def _examine(
         name: attack(evidence, policy, np.random.default_rng([seed, 3, k]))
         for k, (name, attack) in enumerate(ATTACKS.items())
     }
-    power = _power(voxels[: len(train)], cleaned, evidence, policy, seed, show)
+    power = _power(Chosen(voxels, range(len(train))), cleaned, evidence, policy, seed, show)
     with show("searching headers", len(synthetic)) as bar:
         metadata = examine(synthetic, [*train, *holdout], tick=bar.update)
     return Findings(
@@ -266,9 +264,9 @@ def _mm(extents: NDArray[np.float64]) -> str:
     return " x ".join(f"{edge:.0f}" for edge in np.median(extents, 0)) + " mm"
 
 
-def _shrunk(scan: Scan, space: Space, tick: Callable[[], object]) -> Voxels:
+def _seen(scan: Voxels, space: Space, tick: Callable[[], object]) -> Features:
     tick()
-    return shrink(scan.array(), scan.spacing, space)
+    return extract(*scan, space)
 
 
 def _real(
@@ -281,12 +279,13 @@ def _real(
     show: Progress,
 ) -> RealScans:
     scans = [*train, *holdout]
-    features = join_features([extract(array, spacing, space) for array, spacing in voxels])
+    with show("preparing real scans", len(scans)) as bar:
+        features = join_features([_seen(scan, space, bar.update) for scan in voxels])
     # In an order that knows no sides, so that the embedding cannot tell them apart.
     order = sorted(range(len(scans)), key=lambda k: (scans[k].content, scans[k].sha256))
     with show("learning the embedding", LESSONS) as bar:
-        lessons = (features[order], [voxels[k] for k in order], space, seed, bar.update)
-        embedding = cached(cache, [scans[k].content for k in order], *lessons)
+        contents, seen = [scans[k].content for k in order], Chosen(voxels, order)
+        embedding = cached(cache, contents, features[order], seen, space, seed, bar.update)
     numbers: dict[str, int] = {}
     patient = np.array([numbers.setdefault(scan.patient, len(numbers)) for scan in scans])
     is_train = np.arange(len(patient)) < len(train)
