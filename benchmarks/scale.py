@@ -9,7 +9,8 @@ network evaluations a volume, none drawn again. ``audit`` compares as many sampl
 held-out, and takes sizes of its own: it is the one whose cost grows with their product. ``export`` writes NIfTI with
 every document, seals and verifies it; its approval stands on a made-up report, since models so small may fail.
 
-The exponent is the slope of log seconds over log size, over all sizes and over the last two: 1 is linear. MiB are the
+The exponent is the slope of log seconds over log size, over all sizes and over the last two: 1 is linear. Where a fixed
+part is large, as the audit's, it understates what large sizes take: a + b n + c n^2 is fitted beside it. MiB are the
 largest resident set, and what of it was there before the stage began.
 """
 
@@ -28,7 +29,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from speed.measuring import CLOCKS, Row, conditions, table_text, told, write_rows
-from speed.scaling import LEAST_MODELS, NEEDS, do_stage, is_there, power
+from speed.scaling import LEAST_MODELS, NEEDS, do_stage, is_there, parts_at, power
 
 STAGES = tuple(NEEDS)
 SIZES, AUDIT_SIZES = (100, 300, 1_000, 3_000, 10_000), (30, 100, 300)
@@ -107,6 +108,7 @@ def fitted(rows: Sequence[Row]) -> dict[str, Any] | None:
         "more KiB a volume": 1024 * grown / volumes if volumes else None,
         "largest": sizes[-1],
         "seconds at the goal": seconds[-1] * (GOAL / sizes[-1]) ** (last or exponent),
+        "fixed, linear, quadratic": parts_at(sizes, seconds, GOAL),
     }
 
 
@@ -117,6 +119,8 @@ def fit_text(fit: dict[str, Any]) -> str:
         text += f", where each volume more takes {fit['more KiB a volume']:.0f} KiB"
     if fit["largest"] < GOAL:
         text += f"; by the latter {GOAL} would take {fit['seconds at the goal'] / 3600:.2g} hours"
+        if parts := fit["fixed, linear, quadratic"]:
+            text += f", by a + b n + c n^2 {sum(parts) / 3600:.2g}, of which c n^2 {parts[2] / 3600:.2g}"
     return text
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from speed.searching import peak_memory
 
@@ -96,6 +97,18 @@ def power(sizes: Sequence[float], values: Sequence[float]) -> float | None:
         return None
     x, y = np.log(np.array(pairs, dtype=np.float64)).T
     return float(np.polyfit(x, y, 1)[0])
+
+
+def parts_at(sizes: Sequence[float], values: Sequence[float], size: float) -> tuple[float, float, float] | None:
+    """Return what is fixed, linear and quadratic of the value at a size, by non-negative least squares.
+
+    Errors count relative to the values; None for fewer than three sizes.
+    """
+    if len(set(sizes)) < 3:
+        return None
+    x, y = np.asarray(sizes, dtype=np.float64) / size, np.asarray(values, dtype=np.float64)
+    (fixed, linear, quadratic), _ = nnls(np.stack([x**k for k in range(3)], 1) / y[:, None], np.ones(len(y)))
+    return float(fixed), float(linear), float(quadratic)
 
 
 def _folder(root: Path, stage: str, size: int) -> Path:

@@ -20,6 +20,13 @@ def test_the_exponent_is_the_slope_of_the_logarithms() -> None:
     assert scaling.power([10], [1.0]) is None
 
 
+def test_the_parts_are_those_of_the_polynomial() -> None:
+    sizes = [30, 100, 300, 900]
+    parts = scaling.parts_at(sizes, [20 + 0.5 * n + 0.001 * n**2 for n in sizes], 10_000)
+    assert parts == pytest.approx((20, 5_000, 100_000))
+    assert scaling.parts_at(sizes[:2], [1.0, 2.0], 10_000) is None
+
+
 def test_the_goal_is_reached_by_the_last_slope() -> None:
     found = [{"process": seconds, "peak": peak, "before": 50} for seconds, peak in ((1.0, 60), (2.0, 70), (8.0, 170))]
     rows = [scale.row_of("audit", size, one, "process") for size, one in zip((100, 200, 400), found, strict=True)]
