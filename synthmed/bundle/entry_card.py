@@ -60,7 +60,7 @@ def render_entry_card(
         f"in both sets.\n\nLicence of the weights and of this card: {line(entry.license)}.",
         f"## What it is\n\n{table(('', ''), [*_output(entry), *architecture_rows(run)])}",
         f"## Training\n\n{table(('', *_STAGES), _training(model, seconds))}\n\nHeld-out patients may have decided "
-        "when training stopped; nothing was fitted to them.",
+        "when training stopped and which weights were kept; no weight was fitted to them.",
         f"## How well it does\n\nMeasured on what the stored weights draw.\n\n{quality_section(evaluation)}",
         f"## The stored weights\n\n{_stored(model, change)}",
         _audited(model, report),

@@ -63,8 +63,9 @@ def _rests_on(audit: Mapping[str, Any]) -> Iterator[str]:
     )
     yield f"{train.get('n_scans', '-')} scans of {train.get('n_patients', '-')} patients that the model was trained on."
     yield (
-        f"{holdout.get('n_scans', '-')} scans of {holdout.get('n_patients', '-')} other patients that it never saw: "
-        "what resembles them shows how much resemblance chance alone gives."
+        f"{holdout.get('n_scans', '-')} scans of {holdout.get('n_patients', '-')} other patients, held out: what "
+        "resembles them shows how much resemblance chance alone gives. No weight was fitted to them, but they may have "
+        "decided when training stopped and which weights were kept."
     )
     power = audit.get("power", {})
     if power.get("planted"):

@@ -65,8 +65,8 @@ def render_model_card(
         "The model itself is not part of this release; its volumes are.",
         f"## What it is\n\n{_what_it_is(cohort, run)}",
         f"## What it learned from\n\n{config.source_statement}\n\nThe audit counts {set_sizes(report)}. No patient is\n"
-        "in both sets. What was held out is the audit's control and may have decided when training stopped; it was\n"
-        "not fitted.",
+        "in both sets. What was held out is the audit's control and may have decided when training stopped and\n"
+        "which weights were kept; no weight was fitted to it.",
         f"## How well it does\n\n{quality_section(evaluation)}",
         f"## What it gives away\n\nThe audit: **{cohort.approval.verdict}** by the policy "
         f"`{cohort.approval.policy['name']}`. Evidence, not proof.\n\n"
