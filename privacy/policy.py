@@ -17,6 +17,7 @@ import yaml
 
 from privacy.errors import UsageError
 from privacy.multiplicity import holm
+from privacy.words import counted
 
 BUNDLED = ("default", "research", "strict")
 RISKS = ("singling out", "linkability", "inference")
@@ -49,6 +50,8 @@ COUNTS = (
 )
 MEMBERSHIP = ("membership_p", "distance_p", "density_p")
 """Tests of one question; Holm's correction is over them."""
+WEAK_SIGN = 0.05
+"""A corrected p of membership below it that a policy lets pass is named as a sign all the same."""
 
 
 @dataclass(frozen=True)
@@ -228,13 +231,13 @@ def _risks(m: _Measured, limits: Mapping[str, float]) -> list[str]:
 def _carried(m: _Measured, limits: Mapping[str, float]) -> list[str]:
     """Say what the files carry besides their voxels, and what their voxels show."""
     findings = (
-        ("identifying_headers", "findings in headers or names could identify a patient"),
-        ("burned_in", "samples seem to have text burned into their voxels"),
-        ("faces", "samples show a whole head with its face"),
+        ("identifying_headers", "finding", "findings", "in headers or names that could identify a patient"),
+        ("burned_in", "sample", "samples", "with what seems to be text burned into the voxels"),
+        ("faces", "sample", "samples", "with a whole head and its face"),
     )
     return [
-        f"{m[key]:.0f} {text} (allowed: {limits[f'max_{key}']:.0f})"
-        for key, text in findings
+        f"{counted(m[key], one, many)} {text} (allowed: {limits[f'max_{key}']:.0f})"
+        for key, one, many, text in findings
         if m[key] > limits[f"max_{key}"]
     ]
 
@@ -243,7 +246,7 @@ def _doubts(m: _Measured, limits: Mapping[str, float]) -> list[str]:
     reasons = []
     for role, key in (("training", "train_patients"), ("held-out", "holdout_patients")):
         if m[key] < limits[f"min_{key}"]:
-            reasons.append(f"Only {m[key]:.0f} {role} patients; the policy needs {limits[f'min_{key}']:.0f}")
+            reasons.append(f"Only {counted(m[key], f'{role} patient')}; the policy needs {limits[f'min_{key}']:.0f}")
     if m["recall_lower"] < limits["min_recall_lower"]:
         reasons.append(
             f"The audit found {m['recall']:.1%} of the copies it planted itself, a lower bound of"
@@ -265,19 +268,24 @@ def _doubts(m: _Measured, limits: Mapping[str, float]) -> list[str]:
     for key, limit, text in bounds:
         if m[key] > limits[limit]:
             reasons.append(
-                f"With {m['samples']:.0f} distinct samples, up to {m[key]:.1%} {text}; the policy allows"
+                f"With {counted(m['samples'], 'distinct sample')}, up to {m[key]:.1%} {text}; the policy allows"
                 f" {limits[limit]:.1%}: audit more samples"
             )
     return reasons
 
 
 def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
+    """Say what was measured, so that a small p of membership is not read as none."""
+    risks = [m[f"{key}_risk_lower"] for key in ("linkability", "inference", "attribute") if f"{key}_risk_lower" in m]
+    p = min(holm([m[name] for name in MEMBERSHIP]))
+    sign = ", a weak sign of who was in training" if p < WEAK_SIGN else ""
     return (
-        f"No evidence of copying or membership in {m['samples']:.0f} distinct samples:"
-        f" {m['identity_matches']:.0f} identity matches (at {limits['confidence']:.0%} confidence at most"
-        f" {m['copy_rate_upper']:.1%} of all samples),"
-        f" permutation p = {min(holm([m[name] for name in MEMBERSHIP])):.2g}, {m['recall']:.1%} of the planted copies"
-        f" found, no linkability or inference beyond held-out patients', nothing identifying in headers"
+        f"{counted(m['identity_matches'], 'identity match', 'identity matches')} in"
+        f" {counted(m['samples'], 'distinct sample')} (at {limits['confidence']:.0%} confidence at most"
+        f" {m['copy_rate_upper']:.1%} of all samples), {m['recall']:.1%} of the planted copies found;"
+        f" smallest p of {len(MEMBERSHIP)} tests of membership {p:.2g} after Holm's correction{sign} (limit"
+        f" {limits['min_membership_p']:.2g}); linkability and inference at least {max(risks):.1%} beyond held-out"
+        f" patients'; {counted(m['identifying_headers'], 'identifying header')}"
     )
 
 

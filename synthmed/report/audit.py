@@ -78,8 +78,8 @@ def _scores(facts: Facts, measured: Mapping[str, Any]) -> Iterator[Markup]:
         return
     yield element("h3", "How close do samples come to a patient?")
     yield paragraph(
-        "A score of 1 or more means that a sample is recognisably one patient. Held-out patients, on whom the model was "
-        "not trained, show what chance gives."
+        "A score of 1 or more means that a sample is recognisably one patient. Held-out patients, on whom the model "
+        "was not trained, show what chance gives."
     )
     known = {text: float(measured[key]) for key, text in _SCORES.items() if _is_number(measured.get(key))}
     if scores := (facts.audit or {}).get("scores"):

@@ -15,9 +15,9 @@ def training_section(facts: Facts) -> Markup:
     """Return the curves of every stage that left a log."""
     parts = [part for stage, log in facts.training.items() for part in _stage(stage, log)]
     intro = paragraph(
-        "Loss on scans that the model was trained on and on held-out scans. No weight is fitted to the latter, but with "
-        "early stopping their loss decides when training ends and which weights are kept. A gap that keeps widening "
-        "while the held-out loss rises is a model that learns its patients by heart."
+        "Loss on scans that the model was trained on and on held-out scans. No weight is fitted to the latter, but "
+        "with early stopping their loss decides when training ends and which weights are kept. A gap that keeps "
+        "widening while the held-out loss rises is a model that learns its patients by heart."
     )
     return section("training", "Training", [intro, *parts] if parts else [paragraph("No training log comes with it.")])
 

@@ -9,8 +9,8 @@ from synthmed.report.facts import Facts
 from synthmed.report.markup import Markup, bullets, element, join, paragraph, section, table
 
 _MEANS = {
-    "PASS": "The audit found no evidence that these volumes give a training patient away, and it was strong enough to "
-    "have found some. The policy lets the set leave; whoever answers for it decides, with the figures below.",
+    "PASS": "The audit found nothing that its policy refuses, and it found enough of the copies that it planted "
+    "itself. The policy lets the set leave; whoever answers for it decides, with the figures below.",
     "FAIL": "The audit found evidence that these volumes give training patients away. The set must not leave.",
     "INCONCLUSIVE": "The audit was too weak to say either way, which blocks a release as a failure does.",
 }

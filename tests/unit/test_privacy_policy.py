@@ -133,8 +133,28 @@ def test_a_missing_policy_names_the_bundled_ones(tmp_path: Path) -> None:
 def test_a_clean_set_passes_with_what_was_shown() -> None:
     verdict, reasons = judge(CLEAN, load_policy("default"))
     assert verdict == "PASS"
-    assert "No evidence" in reasons[0]
+    assert "0 identity matches in 100 distinct samples" in reasons[0]
+    assert "smallest p of 3 tests of membership 0.9 after Holm's correction (limit 0.01)" in reasons[0]
     assert "anonym" not in reasons[0]
+    assert "No evidence" not in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [(0.0127, "0.038 after Holm's correction, a weak sign of"), (0.017, "0.051 after Holm's correction (")],
+)
+def test_a_small_p_that_passes_is_called_a_weak_sign(p: float, said: str) -> None:
+    verdict, reasons = judge(CLEAN | {"distance_p": p}, load_policy("default"))
+    assert (verdict, len(reasons)) == ("PASS", 1)
+    assert said in reasons[0]
+    assert "(limit 0.01)" in reasons[0]
+
+
+def test_a_pass_says_what_a_loose_policy_let_through(tmp_path: Path) -> None:
+    policy = load_policy(_write(tmp_path / "own.yaml", thresholds=_with("max_inference_risk", value=0.5)))
+    changes = {"inference_risk": 0.3, "inference_risk_lower": 0.1, "attribute_risk": 0.3, "attribute_risk_lower": 0.2}
+    [reason] = judge(CLEAN | changes, policy)[1]
+    assert "linkability and inference at least 20.0% beyond" in reason
 
 
 @pytest.mark.parametrize(
@@ -148,14 +168,14 @@ def test_a_clean_set_passes_with_what_was_shown() -> None:
         ({"linkability_risk": 0.2, "linkability_risk_lower": 0.01}, "FAIL", "risk 20.0%, at least 1.0%"),
         ({"inference_risk": 0.3, "inference_risk_lower": 0.02}, "FAIL", "tells the other through the samples"),
         ({"attribute_risk": 0.3, "attribute_risk_lower": 0.02}, "FAIL", "tells an attribute"),
-        ({"identifying_headers": 1}, "FAIL", "1 findings in headers or names"),
-        ({"burned_in": 2}, "FAIL", "2 samples seem to have text burned"),
-        ({"faces": 1}, "FAIL", "1 samples show a whole head"),
+        ({"identifying_headers": 1}, "FAIL", "1 finding in headers or names"),
+        ({"burned_in": 2}, "FAIL", "2 samples with what seems to be text burned"),
+        ({"faces": 1}, "FAIL", "1 sample with a whole head"),
         ({"copy_rate": 0.06}, "FAIL", "6.0% of the samples match"),
         ({"match_excess": 0.06}, "FAIL", "exceeds that to held-out patients by 6.0%"),
         ({"holdout_patients": 5}, "INCONCLUSIVE", "Only 5 held-out patients; the policy needs 20"),
         ({"train_patients": 19}, "INCONCLUSIVE", "Only 19 training patients"),
-        ({"samples": 1, "copy_rate_upper": 0.95}, "INCONCLUSIVE", "With 1 distinct samples, up to 95.0% of all"),
+        ({"samples": 1, "copy_rate_upper": 0.95}, "INCONCLUSIVE", "With 1 distinct sample, up to 95.0% of all"),
         ({"match_excess_upper": 0.051}, "INCONCLUSIVE", "more matches to training"),
         ({"recall": 0.9, "recall_lower": 0.82}, "INCONCLUSIVE", "a lower bound of 0.820"),
         ({"least_disguise_recall": 0.4}, "INCONCLUSIVE", "Under one disguise it found 40% of them"),

@@ -15,6 +15,7 @@ from commands import invoke
 from releases import digest, make_audit
 from small_models import audited_run
 
+from privacy.policy import judge, load_policy
 from synthmed import pipeline, publishing
 from synthmed.config import SamplingConfig
 from synthmed.errors import AuditInconclusive, ConfigError, InputError, ReleaseRefused
@@ -228,8 +229,12 @@ def test_every_shipped_model_is_whole() -> None:
         assert found == entry.digests
         assert read_json(folder / "denoiser/model.json")["autoencoder_sha256"] == entry.digests["autoencoder"]
         report = read_json(folder / "audit" / "report.json")
-        assert report["verdict"] == "PASS"
         assert len(report["synthetic"]["sha256"]) == entry.samples
+        policy = load_policy(report["policy"]["name"])
+        verdict, reasons = judge(report["measurements"], policy)
+        assert (verdict, policy.sha256) == (report["verdict"], report["policy"]["sha256"])
+        assert verdict == "PASS"
+        assert " ".join(reasons) in (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 # Drawing from one.

@@ -90,7 +90,9 @@ def test_the_verdict_says_what_it_rests_on(page: Page) -> None:
 
 def test_what_held_out_patients_decided_is_said_and_not_that_the_model_never_saw_them(page: Page) -> None:
     for part in ("verdict", "training"):
-        assert re.search("when training (stopped|ends) and which weights (were|are) kept", page.text("section", id=part))
+        assert re.search(
+            "when training (stopped|ends) and which weights (were|are) kept", page.text("section", id=part)
+        )
     assert "never saw" not in page.text("main")
 
 

@@ -146,8 +146,8 @@ LIMITS = (
     "whatever bias the source has is here too.",
     "Labels, where there are any, were drawn together with the images. No expert has looked at them, and the audit "
     "looks at images only.",
-    "The held-out patients that the audit used may also have decided when the training of the model stopped and which of "
-    "its weights were kept.",
+    "The held-out patients that the audit used may also have decided when the training of the model stopped and which "
+    "of its weights were kept.",
     "Do not try to identify or contact the people whose scans trained the model.",
 )
 
