@@ -95,16 +95,16 @@ def content(volume: Array, usual_noise: float = np.inf) -> NDArray[np.bool_]:
     padding = _padding(volume)
     if 0.05 < padding.mean() < 1 and volume[padding][0] > np.median(volume[~padding]):
         quiet = -quiet  # a bright margin round an inverted scan
-    mask = _inside(quiet, left)
+    mask = _inside(quiet, padding if quiet is volume else _padding(quiet), left)
     if mask.mean() > 0.98:
-        inverse = _inside(-quiet, left)
+        inverse = _inside(-quiet, _padding(-quiet), left)
         mask = inverse if inverse.mean() < 0.9 else mask
     return mask if mask.mean() > 0.05 else np.ones(volume.shape, bool)
 
 
-def _inside(volume: Array, left: float) -> NDArray[np.bool_]:
+def _inside(volume: Array, padding: NDArray[np.bool_], left: float) -> NDArray[np.bool_]:
     """Say what is inside; `left` is the range of the noise that smoothing left, as a share of that of intensities."""
-    unit, padding = _common_power(volume), _padding(volume)
+    unit = _common_power(volume)
     smooth = ndimage.gaussian_filter(unit, 1.0)
     noise = 1.4826 * float(np.median(np.abs(unit - smooth)))
     low = float(np.percentile(smooth[~padding], 0.2)) if not padding.all() else 0.0
@@ -113,12 +113,24 @@ def _inside(volume: Array, left: float) -> NDArray[np.bool_]:
         plain = ndimage.gaussian_filter(_unit(volume), 1.0)
         dark |= plain <= np.percentile(plain, 0.2) + left
     dark = np.pad(dark, 3, constant_values=True)
-    labels, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((3, 3, 3)), border_value=1))
+    labels, _ = ndimage.label(_opened(dark))
     margin = labels == labels[0, 0, 0]
     # The smoothing moved the edge outwards by two or three voxels: follow it back towards the nearby brightness.
     edge = low + EDGE * (ndimage.maximum_filter(smooth, 7) - low)
     margin = ndimage.binary_dilation(margin, iterations=EDGE_WIDTH, mask=margin | np.pad(smooth < edge, 3))
     return ~margin[3:-3, 3:-3, 3:-3]
+
+
+def _opened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Open a mask whose border is all inside with a cube of 3 voxels: an axis at a time, seven times as fast."""
+    for both in (np.logical_and, np.logical_or):
+        for axis in range(3):
+            here = np.moveaxis(mask, axis, 0)
+            wider = here.copy()
+            both(wider[1:], here[:-1], out=wider[1:])
+            both(wider[:-1], here[1:], out=wider[:-1])
+            mask = np.moveaxis(wider, 0, axis)
+    return mask
 
 
 def _padding(volume: Array) -> NDArray[np.bool_]:
@@ -232,7 +244,9 @@ def _resample(volume: Array, factor: NDArray[np.float64], shape: tuple[int, int,
     return ndimage.affine_transform(smooth, factor, offset, output_shape=shape, order=1, mode=mode)
 
 
-def normalise_locally(volume: Tensor, mask: Tensor, inner: float, outer: float) -> Tensor:
+def normalise_locally(
+    volume: Tensor, mask: Tensor, inner: float, outer: float, shares: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Return (smoothed - local mean) / local standard deviation over the mask, 0 outside.
 
     Means are Gaussian and taken over the mask only, so that the edge of the content leaves no trace.
@@ -242,8 +256,10 @@ def normalise_locally(volume: Tensor, mask: Tensor, inner: float, outer: float) 
     volume, mask : Tensor, shape (n, D, H, W)
     inner, outer : float
         Widths of the smoothing and of the neighbourhood, voxels.
+    shares : tuple of two Tensors, shape (n, D, H, W), or None
+        What `mask_shares` says of the mask, where several volumes have the same one.
     """
-    near, far = _blur(mask, inner).clamp_min(1e-3), _blur(mask, outer).clamp_min(1e-3)
+    near, far = mask_shares(mask, inner, outer) if shares is None else shares
     smooth = _blur(volume * mask, inner) / near
     detail = (smooth - _blur(smooth * mask, outer) / far) * mask
     variance = _blur(detail * detail, outer) / far
@@ -251,12 +267,16 @@ def normalise_locally(volume: Tensor, mask: Tensor, inner: float, outer: float) 
     return detail / (variance + FLATNESS * typical + 1e-12).sqrt() * mask
 
 
+def mask_shares(mask: Tensor, inner: float, outer: float) -> tuple[Tensor, Tensor]:
+    """Return how much of the neighbourhoods of both widths lies in the mask."""
+    return _blur(mask, inner).clamp_min(1e-3), _blur(mask, outer).clamp_min(1e-3)
+
+
 def _blur(volume: Tensor, width: float) -> Tensor:
-    """Blur the last three axes with a Gaussian, zero outside: one small matrix product an axis."""
-    for axis in (1, 2, 3):
-        kernel = _gaussian(volume.shape[axis], width)
-        volume = (volume.movedim(axis, -1) @ kernel).movedim(-1, axis)
-    return volume
+    """Blur the last three axes with a Gaussian, zero outside: one small matrix product an axis, nothing transposed."""
+    d, h, w = volume.shape[1:]
+    volume = (_gaussian(d, width) @ volume.flatten(2)).view(volume.shape)
+    return (_gaussian(h, width) @ volume) @ _gaussian(w, width)
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from torch import Tensor
 from privacy.atlas import Laid
 from privacy.coarse import Coarse, coarse_search
 from privacy.embedding import Embedding
-from privacy.features import COARSE_STEP, INNER, OUTER_FINE, Features, Space, normalise_locally
+from privacy.features import COARSE_STEP, INNER, OUTER_FINE, Features, Space, mask_shares, normalise_locally
 from privacy.poses import SIGNS, mirror_all
 from privacy.registration import INSIDE, MIN_OVERLAP, Template, build_template, grid_points, register, sample
 
@@ -170,8 +170,9 @@ def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> Tensor:
 
 def _correlate(fixed: Tensor, moved: Tensor, shared: Tensor, widths: tuple[float, float], parts: Tensor) -> Tensor:
     """Correlate pairs over each of several parts of the grid, a column of `parts` each; shape (B, parts)."""
-    a = normalise_locally(fixed, shared, *widths).flatten(1)
-    b = normalise_locally(moved, shared, *widths).flatten(1)
+    shares = mask_shares(shared, *widths)
+    a = normalise_locally(fixed, shared, *widths, shares).flatten(1)
+    b = normalise_locally(moved, shared, *widths, shares).flatten(1)
     energy = ((a * a) @ parts) * ((b * b) @ parts)
     return ((a * b) @ parts) / energy.clamp_min(1e-12).sqrt()
 

@@ -12,9 +12,12 @@ from scipy import ndimage
 
 from privacy import planted
 from privacy.features import (
+    _blur,
+    _opened,
     content,
     crop_to_content,
     extract,
+    mask_shares,
     noise_of,
     normalise_locally,
     plan_space,
@@ -181,6 +184,28 @@ def test_local_normalisation_ignores_scale_and_offset() -> None:
     plain = normalise_locally(values, mask, 0.7, 3.0)
     assert torch.allclose(plain, normalise_locally(5000 * values + 70, mask, 0.7, 3.0), atol=2e-2)
     assert plain.std() == pytest.approx(0.9, abs=0.2)
+
+
+def test_shares_of_a_mask_that_are_given_change_nothing() -> None:
+    volume = torch.from_numpy(np.stack([scan(0), scan(1)]))
+    mask = (volume > volume.median()).float()
+    given = normalise_locally(volume, mask, 1.0, 4.0, mask_shares(mask, 1.0, 4.0))
+    assert torch.equal(given, normalise_locally(volume, mask, 1.0, 4.0))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.97])
+def test_opening_an_axis_at_a_time_is_opening_with_a_cube(share: float) -> None:
+    mask = np.random.default_rng(0).random((9, 14, 11)) < share
+    padded = np.pad(mask, 3, constant_values=True)
+    expected = ndimage.binary_opening(padded, np.ones((3, 3, 3)), border_value=1)
+    assert np.array_equal(_opened(padded), expected)
+    assert not expected.all()
+
+
+def test_blurring_is_ndimages() -> None:
+    volume = torch.from_numpy(np.stack([scan(0), scan(1)]))
+    expected = [ndimage.gaussian_filter(v, 1.5, mode="constant", truncate=20) for v in volume.numpy()]
+    np.testing.assert_allclose(_blur(volume, 1.5).numpy(), np.stack(expected), rtol=1e-3, atol=1e-4)
 
 
 def test_what_lies_outside_the_mask_has_no_influence() -> None:
