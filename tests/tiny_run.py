@@ -19,6 +19,11 @@ TINY = {
     "sampling": {"num_samples": 12, "num_inference_steps": 4, "batch_size": 4, "redraws": 0},
     "evaluation": {"segmenter_steps": 2, "encoder_steps": 2, "predictor_steps": 2},
 }
+PROGRAM = "from synthmed.cli import main; main()"
+QUICK = (
+    f"import sys; sys.path.append({str(Path(__file__).parent)!r})\nfrom privacy_audits import quick\nwith quick():\n"
+)
+QUICK += f"    {PROGRAM}"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -32,13 +37,21 @@ def write_config(folder: Path, **sections) -> Path:
     return file
 
 
-def command(*arguments: str | Path) -> list[str]:
-    """Return the command line of `synthmed`."""
-    return [sys.executable, "-c", "from synthmed.cli import main; main()", *map(str, arguments)]
+def command(*arguments: str | Path, quick: bool = False) -> list[str]:
+    """Return the command line of `synthmed`; a quick one's audit learns and plants too little to let a set pass."""
+    return [sys.executable, "-c", QUICK if quick else PROGRAM, *map(str, arguments)]
 
 
-def synthmed(*arguments: str | Path, cwd: Path | None = None, **options) -> subprocess.CompletedProcess:
+def synthmed(
+    *arguments: str | Path, cwd: Path | None = None, quick: bool = False, **options
+) -> subprocess.CompletedProcess:
     """Run `synthmed` to its end and return what it printed."""
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **options
+        command(*arguments, quick=quick),
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
     )

@@ -208,7 +208,7 @@ def test_a_full_disk_in_the_middle_of_a_run_is_one_line_and_the_run_resumes(tmp_
 @pytest.mark.slow
 def test_a_holdout_too_small_to_audit_blocks_the_release(tmp_path):
     config = write_config(tmp_path, cohort={"phantom": {"num_subjects": 8, "shape": [16, 16, 16]}})
-    result = synthmed("run", config, "--run-dir", tmp_path / "r")
+    result = synthmed("run", config, "--run-dir", tmp_path / "r", quick=True)
     assert result.returncode == 4, result.stderr
     assert not (tmp_path / "r" / "export" / "release").exists()
     report = json.loads((tmp_path / "r" / "audit" / "release" / "report.json").read_text())

@@ -193,7 +193,7 @@ def test_a_shell_completes(words: str, at: int, expected: str) -> None:
 def test_stdout_of_a_whole_run_is_one_document(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     for verb in ("train", "generate", "evaluate", "audit", "report"):
-        done = synthmed(verb, config, "--run-dir", tmp_path / "r", FLAG)
+        done = synthmed(verb, config, "--run-dir", tmp_path / "r", FLAG, quick=True)
         found = document(done.stdout)
         assert found["verb"] == verb
         assert found["exit_code"] == done.returncode
