@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from privacy_audits import LEVELS, Pool, honest_set, outside, pool, quick, relabelled
+from privacy_audits import LEVELS, Pool, clean_once, honest_set, outside, pool, quick, relabelled
 from privacy_scans import SHAPE, scan, scans
 from scipy import ndimage
 from scipy.stats import binom
@@ -24,7 +24,7 @@ PEOPLE, SEEDS = 32, 300
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    with quick():
+    with quick(), clean_once():
         yield
 
 
