@@ -10,9 +10,9 @@ from pathlib import Path
 
 from synthmed import __version__, processes
 from synthmed.config import dump_config, load_config
-from synthmed.errors import ConfigError
+from synthmed.errors import ConfigError, InputError
 from synthmed.files import read_json, storage_errors, write_text
-from synthmed.stages import MANIFEST, Run, Say, Stage, follow_stage, run_stage
+from synthmed.stages import MANIFEST, Run, Say, Stage, follow_stage, run_stage, settled_source
 
 
 def open_run(target: str | Path, root: Path | None = None, overrides: Iterable[str] = ()) -> Run:
@@ -26,10 +26,12 @@ def open_run(target: str | Path, root: Path | None = None, overrides: Iterable[s
     directory = Path(target)
     if directory.is_dir():
         if not (directory / "config.yaml").is_file():
+            full = any(directory.iterdir())
             raise ConfigError(
                 f"{directory} is not a run",
-                expected="a directory with config.yaml, as `synthmed prepare` writes",
-                next_step=f"To start from a folder of scans: synthmed prepare {directory}",
+                found="no config.yaml" if full else "an empty folder",
+                expected="what `synthmed run` writes",
+                next_step=f"If these are scans: synthmed plan {directory}" if full else "Make one: synthmed run CONFIG",
             )
         return Run(load_config(directory / "config.yaml", overrides), root or directory)
     config = load_config(target, overrides)
@@ -58,6 +60,8 @@ def run_stages(run: Run, last: str = "export", *, progress: bool = True, say: Sa
 def _lead(run: Run, stages: tuple[Stage, ...], progress: bool, say: Say) -> None:
     for stage in stages:
         stage.source(run)  # a missing cohort or policy is said before anything is written
+    if stages[0].source is _scans and (gone := _missing_scans(run)):
+        say(f"prepare: {gone.what}; what was prepared from it is whole, and is used")
     with alone(run.root):
         write_text(run.root / "config.yaml", dump_config(run.config))
         for stage in stages:
@@ -94,9 +98,26 @@ def _until(last: str) -> tuple[Stage, ...]:
 
 
 def _scans(run: Run) -> str:
+    """Name the cohort's files; once all is prepared they may be gone, and the manifest says what they were."""
     from synthmed.cohort.read import list_source
 
-    return list_source(run.config.cohort)
+    gone = _missing_scans(run)
+    if gone is None:
+        return list_source(run.config.cohort)
+    source = settled_source(run, STAGES[0])
+    if source is None:
+        raise gone
+    return source
+
+
+def _missing_scans(run: Run) -> InputError | None:
+    from synthmed.cohort.read import resolve_path
+
+    try:
+        resolve_path(run.config.cohort)
+    except InputError as error:
+        return error
+    return None
 
 
 def _policy(run: Run) -> str:

@@ -77,10 +77,27 @@ def is_done(run: Run, stage: Stage) -> bool:
     if not manifest.is_file() or any(not (run.stage(i) / MANIFEST).is_file() for i in stage.inputs):
         return False
     record = read_json(manifest)
-    kept = all(
-        (folder / file).is_file() and sha256_file(folder / file) == digest for file, digest in record["outputs"].items()
-    )
-    return kept and record["key"] == sha256_json(_recipe(run, stage))
+    return _kept(folder, record) and record["key"] == sha256_json(_recipe(run, stage))
+
+
+def settled_source(run: Run, stage: Stage) -> str | None:
+    """Return what a finished stage read from outside the run, by its manifest.
+
+    None where it is not finished, its files have changed, or the run's settings are no longer those that made them:
+    then the stage has to look at its source again.
+    """
+    folder = run.stage(stage.name)
+    if not (folder / MANIFEST).is_file():
+        return None
+    record = read_json(folder / MANIFEST)
+    source = str(record["recipe"]["source"])
+    same = record["recipe"] == _settings(run, stage) | {"source": source}
+    return source if same and _kept(folder, record) else None
+
+
+def _kept(folder: Path, record: dict[str, Any]) -> bool:
+    outputs = record["outputs"].items()
+    return all((folder / file).is_file() and sha256_file(folder / file) == digest for file, digest in outputs)
 
 
 def run_stage(run: Run, stage: Stage, progress: bool, say: Say) -> None:
@@ -124,13 +141,17 @@ def _call(stage: Stage, runs: bool = False) -> bool:
 
 def _recipe(run: Run, stage: Stage) -> dict[str, Any]:
     """Return everything that decides what a stage writes."""
+    return _settings(run, stage) | {"source": stage.source(run)}
+
+
+def _settings(run: Run, stage: Stage) -> dict[str, Any]:
+    """Return of it what the run itself holds."""
     content = run.config.model_dump(mode="json")
     return {
         "stage": stage.name,
         "seed": run.config.seed,
         "settings": {section: content[section] for section in stage.sections},
         "inputs": {name: read_json(run.stage(name) / MANIFEST)["digest"] for name in stage.inputs},
-        "source": stage.source(run),
     }
 
 

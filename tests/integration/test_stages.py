@@ -154,7 +154,7 @@ def test_two_processes_do_not_share_a_run(tmp_path, calls):
 
 
 def test_a_directory_that_is_no_run_says_what_to_do(tmp_path):
-    with pytest.raises(ConfigError, match="synthmed prepare"):
+    with pytest.raises(ConfigError, match="synthmed run CONFIG"):
         open_run(tmp_path)
 
 

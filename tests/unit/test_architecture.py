@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 # Left before right. A module that is not named here belongs to whichever of these imports it.
 LAYERS = (
-    {"errors"},
+    {"errors", "words"},
     {"volume", "files", "processes", "config", "io"},
     {"cohort"},
     {"prepare", "models", "diffusion"},
