@@ -73,16 +73,17 @@ def draw(
     StorageError
         If the disk is full; a second call resumes.
     """
-    from synthmed.sampling.generate import generate
-
     folder = find_model(model)
     entry = read_entry(folder)
-    asked = parse_condition(entry, condition or {})
+    asked, sampling = parse_condition(entry, condition or {}), _sampling(entry, overrides)
+
+    from synthmed.sampling.generate import generate  # it loads torch, which a wrong name need not wait for
+
     generate(
         folder / "autoencoder",
         folder / "denoiser",
         out,
-        sampling=_sampling(entry, overrides),
+        sampling=sampling,
         seed=entry.seed if seed is None else seed,
         num_samples=number,
         conditions=[asked] if asked else None,

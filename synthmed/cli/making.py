@@ -35,6 +35,7 @@ from synthmed.cli.pretrained import (
     draw_pretrained,
 )
 from synthmed.errors import ConfigError
+from synthmed.words import counted
 
 
 @app.command()
@@ -117,9 +118,10 @@ def train(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet
 
     Example: synthmed train hippocampus_mri --set denoiser_training.max_steps=2000
     """
+    run = stages(target, run_dir, set_, quiet, "denoiser")
+
     from synthmed.summary import training_facts
 
-    run = stages(target, run_dir, set_, quiet, "denoiser")
     text = f"Trained in {run.root}. Next: synthmed generate {run.root} -n 100"
     return Answer("train", training_facts(run), text, json)
 
@@ -156,7 +158,7 @@ def generate(
     run = stages(target, run_dir, overrides, quiet, "generate")
     count, folder = run.config.sampling.num_samples, run.stage("generate")
     result = {"directory": str(folder), "volumes": count, "table": str(folder / "samples.csv")}
-    return Answer("generate", result, f"{count} volumes in {folder}. They are not audited yet.", json)
+    return Answer("generate", result, f"{counted(count, 'volume')} in {folder}, not audited yet.", json)
 
 
 @app.command()
@@ -169,10 +171,11 @@ def evaluate(
 
     Example: synthmed evaluate runs/hippocampus_mri
     """
+    run = stages(target, run_dir, set_, quiet, "evaluate")
+
     from synthmed.evaluation import format_evaluation
     from synthmed.files import read_json
 
-    run = stages(target, run_dir, set_, quiet, "evaluate")
     content = read_json(run.stage("evaluate") / "evaluation.json")
     return Answer("evaluate", content, format_evaluation(content), json)
 
@@ -203,9 +206,10 @@ def run(target: Target, run_dir: RunDir = None, set_: Set = None, quiet: Quiet =
 
     Example: synthmed run hippocampus_mri
     """
-    from synthmed.summary import facts, summarise
-
     done = stages(target, run_dir, set_, quiet, "export")
+
+    from synthmed.summary import facts, summarise  # they load torch, which a wrong name need not wait for
+
     return Answer("run", facts(done), summarise(done), json)
 
 

@@ -30,9 +30,12 @@ def report(
     Example: synthmed report runs/hippocampus_mri -o report.html
     """
     from synthmed.pipeline import open_run
-    from synthmed.run_report import write_run_report
 
-    page = write_run_report(open_run(target, run_dir), output, real_pairs=with_real_pairs)
+    run = open_run(target, run_dir)
+
+    from synthmed.run_report import write_run_report  # it loads torch, which a wrong name need not wait for
+
+    page = write_run_report(run, output, real_pairs=with_real_pairs)
     text = f"Report: {page}"
     if with_real_pairs:
         text += "\nIt shows scans of real patients and names them: it stays with the data steward."
