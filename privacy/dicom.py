@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from privacy.errors import InputError
 from privacy.reading import DAMAGE, unreadable
+from privacy.words import counted
 
 ENHANCED = {
     sop.EnhancedCTImageStorage,
@@ -91,7 +92,7 @@ def _refuse_kinds(datasets: Sequence[Dataset]) -> None:
         found = ", ".join(sorted(sop.UID(kind).name or "no SOPClassUID" for kind in kinds))
         raise InputError("not an image series", found=found, expected="CT, MR or PET images")
     if len(kinds) > 1 or (kinds & {str(uid) for uid in ENHANCED} and len(datasets) > 1):
-        raise InputError("several volumes under one SeriesInstanceUID", found=f"{len(datasets)} files")
+        raise InputError("several volumes under one SeriesInstanceUID", found=counted(len(datasets), "file"))
     for keyword, what in (("SeriesInstanceUID", "several series"), ("PatientID", "one series of several patients")):
         if len({str(data.get(keyword, "")) for data in datasets}) > 1:
             raise InputError(what, expected=f"one {keyword}")

@@ -13,6 +13,7 @@ from typing import Any
 from privacy.errors import InputError
 from privacy.patients import Owned, stem
 from privacy.reading import is_nifti
+from privacy.words import counted
 
 IMAGE_FOLDERS = ("images", "imagesTr", "imagesTs")
 CHANNEL = re.compile(r"_\d{4}$")
@@ -72,8 +73,7 @@ def search_folder(folder: Path, role: str) -> Search:
     InputError
         If it is no folder, or holds no volume.
     """
-    if not folder.is_dir():
-        raise InputError(f"The {role} folder {folder} does not exist")
+    require_folder(folder, role)
     root = image_folder(folder)
     problems: list[str] = []
     files = sorted(_walk(root, problems))
@@ -83,10 +83,21 @@ def search_folder(folder: Path, role: str) -> Search:
     problems += more
     if not volumes and not problems:
         raise InputError(
-            f"The {role} folder {root} holds no NIfTI file and no DICOM series", found=f"{len(other)} other files"
+            f"The {role} folder {root} holds no NIfTI file and no DICOM series", found=counted(len(other), "other file")
         )
     aside = [path for path in other if path.name != TABLE]
     return Search(volumes, problems, [*_aside(folder, root), *_counted(len(nifti), len(series), len(aside))])
+
+
+def require_folder(folder: Path, role: str) -> None:
+    """Refuse a set that is no folder; raise `InputError`."""
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no {role} folder {folder}",
+            found="a file" if folder.exists() else "nothing of that name",
+            expected="a folder of NIfTI volumes or DICOM series",
+            next_step="Check its path",
+        )
 
 
 def search_list(items: Sequence[Any], role: str) -> Search:
@@ -181,7 +192,10 @@ def _one_series(folder: Path) -> Found:
     files = [path for path in _walk(folder, problems) if not is_nifti(path)]
     series, more, _ = _series(folder, sorted(files))
     if problems or more:
-        raise InputError(f"{len(problems) + len(more)} files or folders cannot be read", found=(more or problems)[0])
+        raise InputError(
+            f"{counted(len(problems) + len(more), 'file or folder', 'files or folders')} cannot be read",
+            found=(more or problems)[0],
+        )
     if len(series) != 1:
         raise InputError("not one DICOM series", found=f"{len(series)} of them")
     owned = series[0].owned
@@ -201,7 +215,7 @@ def _aside(folder: Path, root: Path) -> list[str]:
 
 
 def _counted(nifti: int, series: int, other: int) -> list[str]:
-    notes = [f"{nifti} NIfTI files and {series} DICOM series were read together"] if nifti and series else []
+    notes = [f"{counted(nifti, 'NIfTI file')} and {series} DICOM series were read together"] if nifti and series else []
     if other:
-        notes.append(f"{other} files that are neither NIfTI nor DICOM were left aside")
+        notes.append(f"left aside, being neither NIfTI nor DICOM: {counted(other, 'file')}")
     return notes

@@ -11,6 +11,7 @@ from typing import Any
 
 from privacy.errors import UsageError
 from privacy.reading import DICOM_ENDINGS, NIFTI_ENDINGS
+from privacy.words import counted
 
 FILE_COLUMNS = ("file", "volume", "series")
 PATIENT_COLUMNS = ("subject", "patient")
@@ -112,7 +113,7 @@ def match(table: Mapping[str, str], volumes: Sequence[Owned], where: str, role: 
         loose += shared < len(rows[0].split("/"))
         _refuse_shared(rows[0], volume, users, f"{where} has one row that fits several {role} volumes")
     if missing:
-        raise UsageError(f"{where} has no row for {len(missing)} {role} volumes", found=missing[0])
+        raise UsageError(f"{where} has no row for {counted(len(missing), f'{role} volume')}", found=missing[0])
     return owners, loose
 
 
@@ -125,7 +126,9 @@ def listed(patients: Sequence[Any], volumes: Sequence[Owned], role: str) -> dict
         If there are more or fewer, or one is blank.
     """
     if len(patients) != len(volumes):
-        raise UsageError(f"The {role} patients do not fit", found=f"{len(patients)} ids", expected=f"{len(volumes)}")
+        raise UsageError(
+            f"The {role} patients do not fit", found=counted(len(patients), "id"), expected=f"{len(volumes)}"
+        )
     blank = [k for k, owner in enumerate(patients) if owner is None or str(owner).strip().lower() in ("", "nan")]
     if blank:
         raise UsageError(f"The {role} patients are not complete", found=f"no id at position {blank[0]}")

@@ -14,8 +14,9 @@ from privacy.errors import InputError
 from privacy.finding import TABLE, Found, Search, image_folder, search_folder, search_list
 from privacy.patients import listed, match, read_patients
 from privacy.reading import Array, Loaded, checked, load
+from privacy.words import counted
 
-__all__ = ["Collection", "Patients", "Scan", "Source", "collect", "digest", "gather", "image_folder"]
+__all__ = ["Collection", "Patients", "Scan", "Source", "collect", "digest", "gather"]
 
 Source = str | Path | Sequence[Any]
 Patients = str | Path | Sequence[Any] | None
@@ -164,7 +165,7 @@ def _owners(role: str, found: Search, patients: Patients) -> tuple[Mapping[str, 
         return None, []
     if isinstance(patients, str | Path):
         owners, loose = match(read_patients(Path(patients)), volumes, str(patients), role)
-        return owners, [f"the patients of {loose} volumes were found by file name alone"] if loose else []
+        return owners, [f"found by file name alone: the patients of {counted(loose, 'volume')}"] if loose else []
     return listed(patients, volumes, role), []
 
 
@@ -212,9 +213,11 @@ def _assumed(headers: Sequence[str]) -> list[str]:
     named = [patient for patient in headers if patient]
     notes = []
     if named:
-        notes.append(f"no table of patients: {len(named)} DICOM series were told apart by PatientID")
+        notes.append(f"no table of patients: {len(named)} DICOM series told apart by PatientID")
     if len(named) > 1 and len(set(named)) == 1:
         notes.append("all DICOM series carry the same PatientID and were taken for one patient")
     if len(named) < len(headers):
-        notes.append(f"no table of patients: {len(headers) - len(named)} volumes were each taken for another patient")
+        notes.append(
+            f"no table of patients: {counted(len(headers) - len(named), 'volume')} taken each for another patient"
+        )
     return notes

@@ -25,13 +25,15 @@ from privacy.embedding import LESSONS, cached
 from privacy.errors import InputError, UsageError
 from privacy.evidence import Evidence, gather_evidence
 from privacy.features import Features, Space, extract, join_features, plan_space, survey
+from privacy.finding import image_folder, require_folder
 from privacy.margins import best, margins
 from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
-from privacy.records import Collection, Patients, Scan, Source, gather, image_folder
+from privacy.records import Collection, Patients, Scan, Source, gather
 from privacy.report import AuditReport, Findings, Power, build_report
 from privacy.shrunk import Chosen, Shrunk, Voxels
 from privacy.similarity import Gallery, Matches, Queries, build_gallery, join, match
+from privacy.words import counted
 from privacy.writing import cache_folder, check_folders, write_report
 
 ROLES = ("train", "holdout", "synthetic")
@@ -111,9 +113,12 @@ def distinct(scans: Sequence[Scan]) -> list[Scan]:
 
 
 def _refuse_places(sources: dict[str, Source], out: Path | None) -> None:
-    """Refuse sets that are one folder, and reports that would lie within a set or take the place of a file."""
+    """Refuse sets that are no folder or the same one, and reports within a set or in the place of a file."""
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError("The reports need a folder", found=f"the file {out}")
+    for role, source in sources.items():
+        if isinstance(source, str | Path):
+            require_folder(Path(source), role)
     folders = {role: image_folder(Path(s)).resolve() for role, s in sources.items() if isinstance(s, str | Path)}
     for (role, folder), (other, again) in itertools.combinations(folders.items(), 2):
         if folder == again:
@@ -181,7 +186,7 @@ def _pooled(cleaned: Cleaned) -> NDArray[np.bool_]:
     if not cleaned.usable.any():
         raise InputError(
             "No two training patients are left to compare",
-            found=f"{len(np.unique(patient))} patients in all",
+            found=f"{counted(len(np.unique(patient)), 'patient')} in all",
             next_step="Check the patients' identifiers",
         )
     pooled = kept.copy()

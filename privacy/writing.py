@@ -13,6 +13,7 @@ from typing import Any
 from privacy.drawing import draw_pair
 from privacy.errors import UsageError
 from privacy.report import AuditReport, Findings
+from privacy.words import counted
 
 COLUMNS = (
     "file",
@@ -124,11 +125,11 @@ they are most like that at most {limits["false_match_rate"]:.1%} of honest sets 
 score is {m["largest_score"]:.3f}, that of held-out scans {m["largest_null_score"]:.3f}; {m["null_matches"]} of
 {m["null_scans"]} of these reach tau_id. At most {m["copy_rate_upper"]:.2%} of all samples from this source match, at
 {limits["confidence"]:.0%} confidence. Training matches exceed held-out ones by {m["match_excess"]:.2%} (bound
-{m["match_excess_upper"]:.2%}); {m["holdout_matches"]} samples match a held-out patient.
+{m["match_excess_upper"]:.2%}); matches with a held-out patient: {m["holdout_matches"]}.
 
 ## Do samples resemble training more than held-out patients do?
 
-{m["flagged"]} samples are flagged for a look at a false discovery rate of {limits["fdr"]:.0%};
+Flagged for a look: {counted(m["flagged"], "sample")}, at a false discovery rate of {limits["fdr"]:.0%};
 {m["share_above_tau_null"]:.1%} exceed tau_null = {m["tau_null"]:.3f}, which 5 % of held-out patients exceed. This
 filters samples; it does not decide the verdict.
 
@@ -154,7 +155,8 @@ def _risks_markdown(release: dict[str, Any]) -> str:
         if f"{key}_risk" in m
     )
     carried = [
-        f"{row['severity']}: {row['what']} ({row['where']}, {row['findings']} times)" for row in release["metadata"]
+        f"{row['severity']}: {row['what']} ({row['where']}, {counted(row['findings'], 'time')})"
+        for row in release["metadata"]
     ]
     return f"""## What do the samples let an attacker do?
 
@@ -179,8 +181,8 @@ def _power_markdown(release: dict[str, Any]) -> str:
     disguises = "\n".join(f"| {name} | {value:.0%} |" for name, value in power["by_disguise"].items())
     return f"""## What could this audit have seen?
 
-It planted {power["planted"]} copies of training scans and found {power["found"]} by the same search and threshold:
-recall {power["recall"]:.1%}, at least {power["recall_lower"]:.1%}. {_seen(release)}
+It planted {counted(power["planted"], "copy", "copies")} of training scans and found {power["found"]} by the same
+search and threshold: recall {power["recall"]:.1%}, at least {power["recall_lower"]:.1%}. {_seen(release)}
 
 | disguise | found |
 |---|---|

@@ -307,9 +307,9 @@ def find_config(path: str | Path) -> Path:
         return shipped[name]
     close = difflib.get_close_matches(name, shipped, n=1)
     raise ConfigError(
-        f"There is no configuration {path}",
-        expected=f"a YAML file or one of {', '.join(shipped)}",
-        next_step=f"Did you mean {close[0]}?" if close else "",
+        f"There is no configuration or run {path}",
+        expected=f"a YAML file, the directory of a run, or one of {', '.join(shipped)}",
+        next_step=f"Did you mean {close[0]}?" if close else "Check the path, or plan a run: synthmed plan SCANS",
     )
 
 

@@ -19,6 +19,7 @@ from synthmed.pipeline import run_stages
 from synthmed.stages import Run
 from synthmed.summary import facts, summarise
 from synthmed.volume import Volume
+from synthmed.words import counted
 
 NUM_COPIES = 3
 
@@ -55,8 +56,8 @@ class Demonstration:
             [
                 summarise(self.run),
                 "",
-                f"The same set with {len(self.sources)} training scans slipped in: {self.verdict}, and nothing was "
-                "released.",
+                f"The same set with {counted(len(self.sources), 'training scan')} slipped in: {self.verdict}, and "
+                "nothing was released.",
                 f"  Slipped in:  {slipped}",
                 f"  The gate:    {self.refusal}",
                 f"  Evidence:    {evidence}",

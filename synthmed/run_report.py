@@ -41,7 +41,7 @@ def write_run_report(run: Run, out: Path | None = None, *, real_pairs: bool = Fa
     Raises
     ------
     InputError
-        If the run has made nothing yet, a record cannot be read, or pairs are asked for and there is none.
+        If the run has made nothing to show yet, a record cannot be read, or pairs are asked for and there is none.
     ConfigError
         If `out` lies in a release.
     """
@@ -49,7 +49,14 @@ def write_run_report(run: Run, out: Path | None = None, *, real_pairs: bool = Fa
         raise InputError(f"There is no run {run.root}", next_step="Make it first: synthmed run CONFIG")
     file = out or run.root / ("steward-report.html" if real_pairs else "report.html")
     _refuse_release(file)
-    write_text(file, render_report(run_facts(run, real_pairs=real_pairs)))
+    facts = run_facts(run, real_pairs=real_pairs)
+    if not (facts.training or facts.number_of_volumes or facts.evaluation or facts.audit):
+        raise InputError(
+            f"The run {run.root} has nothing to show yet",
+            expected="a network in training, volumes, or an audit",
+            next_step=f"Go on with it: synthmed run {run.root}",
+        )
+    write_text(file, render_report(facts))
     return file
 
 

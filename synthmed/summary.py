@@ -8,6 +8,7 @@ from synthmed.files import read_json
 from synthmed.models.checkpoint import RECORD
 from synthmed.pipeline import stage_costs
 from synthmed.stages import Run
+from synthmed.words import counted
 
 
 def summarise(run: Run) -> str:
@@ -25,8 +26,9 @@ def summarise(run: Run) -> str:
     return "\n".join(
         [
             "",
-            f"Made {report['synthetic']['n']} synthetic volumes from {report['train']['n_patients']} training "
-            f"patients; {report['holdout']['n_patients']} other patients were held out to judge them.",
+            f"Made {counted(report['synthetic']['n'], 'synthetic volume')} from "
+            f"{counted(report['train']['n_patients'], 'training patient')}; held out to judge them: "
+            f"{counted(report['holdout']['n_patients'], 'other patient')}.",
             f"The audit (policy {report['policy']['name']}): {report['verdict']}. " + " ".join(report["reasons"]),
             "",
             format_evaluation(read_json(run.stage("evaluate") / "evaluation.json")),

@@ -21,6 +21,7 @@ from synthmed.export.documents.audit_figures import audit_rows, cited, set_sizes
 from synthmed.export.documents.markdown import line, numbers, table
 from synthmed.export.documents.model_card import architecture_rows, quality_section
 from synthmed.models.library import PICTURE, Entry
+from synthmed.words import counted
 
 _NOT_AUDITED = """## What was not audited
 
@@ -135,7 +136,7 @@ def _stored(model: ApprovedModel, change: Mapping[str, float]) -> str:
     ]  # fmt: skip
     return (
         "The autoencoder is in half precision; the large matrices of the denoiser are in eight bits with a scale a "
-        f"row.\nBeside the weights as trained, over {change['volumes']:.0f} volumes of one seed:\n\n"
+        f"row.\nBeside the weights as trained, over {counted(change['volumes'], 'volume')} of one seed:\n\n"
         f"{table(('Stored weights', ''), rows)}"
     )
 
@@ -143,8 +144,8 @@ def _stored(model: ApprovedModel, change: Mapping[str, float]) -> str:
 def _audited(model: ApprovedModel, report: Mapping[str, Any]) -> str:
     approval = model.approval
     return (
-        f"## What was audited\n\n{model.audited} samples that **these stored weights** drew (seed {model.seed}, "
-        f"settings as above): verdict **{approval.verdict}** by the policy `{approval.policy['name']}`.\n"
+        f"## What was audited\n\n{counted(model.audited, 'sample')} that **these stored weights** drew (seed "
+        f"{model.seed}, settings as above): verdict **{approval.verdict}** by the policy `{approval.policy['name']}`.\n"
         f"{' '.join(approval.reasons)}.\n\n"
         + table(
             ("Measured", "Found", "The policy asks for"), audit_rows(report, numbers(approval.policy["thresholds"]))

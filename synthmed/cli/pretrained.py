@@ -13,6 +13,7 @@ from synthmed.cli import completion
 from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.errors import ConfigError
+from synthmed.words import counted
 
 if TYPE_CHECKING:
     from synthmed.models.library import Entry
@@ -89,7 +90,8 @@ def draw_pretrained(
         progress=not quiet,
     )
     seconds, folder = time.monotonic() - start, drawn.folder
-    text = f"{drawn.volumes} volumes in {folder}, in {seconds:.0f} s. {_audit_words(drawn.volumes, drawn.audited)}"
+    text = f"{counted(drawn.volumes, 'volume')} in {folder}, in {seconds:.0f} s. "
+    text += _audit_words(drawn.volumes, drawn.audited)
     result = {"directory": str(folder), "volumes": drawn.volumes, "table": str(folder / "samples.csv")}
     return Answer("generate", result | {"model": drawn.entry.name, "audited": drawn.audited}, text, as_json)
 
@@ -113,9 +115,9 @@ def check_options_of_a_run(
 
 def _audit_words(volumes: int, audited: int) -> str:
     if audited == volumes:
-        return "All of them are volumes that the model's audit looked at."
-    which = "None of them was audited" if not audited else f"{volumes - audited} of them were not audited"
-    return f"{which}: audit them before passing them on (python -m privacy audit --help)."
+        return "The model's audit looked at every one of them."
+    which = "None of them was audited" if not audited else f"Not audited: {volumes - audited} of them"
+    return f"{which}. Audit them before passing them on (python -m privacy audit --help)."
 
 
 def _pairs(conditions: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import typer
 from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.cli.common import Quiet, RunDir, Set, Target, stages
+from synthmed.words import counted
 
 Formats = Annotated[list[str] | None, typer.Option("--format", help="nifti, dicom or bids; repeatable.")]
 Enhanced = Annotated[
@@ -88,18 +89,15 @@ def verify(
     from dataclasses import asdict
 
     from synthmed.errors import VerificationFailed
-    from synthmed.export import signed_by
+    from synthmed.export import require_release, signed_by
     from synthmed.export import verify as findings_of
-    from synthmed.export.seal import SUMS
     from synthmed.export.signing import at_home
 
-    inside = release / "export" / "release"
-    if (inside / SUMS).is_file() and not (release / SUMS).exists():
-        next_step = f"Its release: synthmed verify {inside}"
-        raise VerificationFailed(f"{release} is a run and not a release", next_step=next_step)
+    require_release(release)
     findings = findings_of(release, at_home(key) if key else None)
     if findings:
-        failure = VerificationFailed(f"{release} does not verify: {len(findings)} finding(s), listed on stdout")
+        count = counted(len(findings), "finding")
+        failure = VerificationFailed(f"{release} does not verify: {count}, listed on stdout")
         typer.echo(f"synthmed: {failure}", err=True)
         result = {"verifies": False, "findings": [asdict(finding) for finding in findings], "signer": None}
         return Answer("verify", result, "\n".join(map(str, findings)), json, failure.exit_code)
@@ -119,14 +117,16 @@ def keygen(
 ) -> Answer:
     """Make an Ed25519 key that signs releases.
 
-    Its owner alone can read it; the public key is written beside it. Nothing is overwritten. With a password in
-    the environment variable SYNTHMED_KEY_PASSWORD it is encrypted, and each export needs the variable.
+    Its owner alone can read it; the public key is written beside it. A folder that is not there is made. Nothing
+    is overwritten. With a password in the environment variable SYNTHMED_KEY_PASSWORD it is encrypted, and each
+    export needs the variable.
 
     Example: synthmed keygen keys/hospital.pem
     """
     from synthmed.export.signing import at_home, default_key, fingerprint, load_public_key, make_key
 
     file = at_home(path) if path else default_key()
+    known = file.parent.is_dir()
     public = make_key(file)
     digest = fingerprint(load_public_key(public))
     text = (
@@ -134,4 +134,6 @@ def keygen(
         f"Public key:  {public} (give it to whoever verifies: synthmed verify RELEASE --key {public.name})\n"
         f"SHA-256:     {digest}"
     )
+    if not known:
+        text += f"\nThe folder {file.parent} was not there and was made, open to you alone."
     return Answer("keygen", {"private_key": str(file), "public_key": str(public), "sha256": digest}, text, json)

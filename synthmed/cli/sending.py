@@ -10,6 +10,7 @@ import typer
 from synthmed.cli.answer import Answer, Json
 from synthmed.cli.app import app
 from synthmed.cli.common import Quiet, say
+from synthmed.words import counted
 
 
 @app.command()
@@ -38,11 +39,12 @@ def send(
 
     Example: synthmed send runs/hippocampus_mri/export/release --to dicom://ORTHANC@localhost:4242
     """
-    from synthmed.export import verify
+    from synthmed.export import require_release, verify
     from synthmed.send import Certificates, Patience, parse_target
     from synthmed.send import send as send_release
 
     target = parse_target(to, tls=tls)
+    require_release(release)
     done = send_release(
         release,
         target,
@@ -55,10 +57,10 @@ def send(
         key=key,
         check=verify,
     )
-    remarks = "".join(f"{times} file(s) {remark}\n" for remark, times in sorted(done.remarks.items()))
+    remarks = "".join(f"{counted(times, 'file')} {remark}\n" for remark, times in sorted(done.remarks.items()))
     text = (
-        f"{remarks}{done.sent} files sent to {target}, {done.before} before. The server holds {done.stored} of "
-        f"{done.sent + done.before}, in {done.series} series. Journal: {done.journal}"
+        f"{remarks}{counted(done.sent, 'file')} sent to {target}, {done.before} before. The server holds "
+        f"{done.stored} of {done.sent + done.before}, in {done.series} series. Journal: {done.journal}"
     )
     counts = {name: getattr(done, name) for name in ("sent", "before", "stored", "series")}
     result = {"target": str(target), **counts, "remarks": dict(done.remarks), "journal": str(done.journal)}

@@ -11,6 +11,7 @@ import numpy as np
 
 from synthmed.cohort.case import Cohort
 from synthmed.volume import Volume, reorient
+from synthmed.words import counted
 
 PERCENTILES = (0.0, 0.5, 50.0, 99.5, 99.9, 100.0)
 
@@ -131,7 +132,7 @@ def fingerprint(
 def format_fingerprint(content: Mapping[str, Any]) -> str:
     """Return a fingerprint as a table for the terminal."""
     split = "; ".join(f"{side} {n['cases']} of {n['patients']}" for side, n in content["split"].items())
-    lines = [f"{content['cases']} {content['modality']} cases of {content['patients']} patients"]
+    lines = [f"{counted(content['cases'], content['modality'] + ' case')} of {counted(content['patients'], 'patient')}"]
     rows: list[tuple[str, str]] = [("split", split)] if split else []
     rows += [
         (title, _format_triples(content[key]))
@@ -141,10 +142,14 @@ def format_fingerprint(content: Mapping[str, Any]) -> str:
     rows += [(f"intensity at {p} %", _format_spread(v)) for p, v in content["intensities"].items()]
     for value, label in content["labels"].items():
         name = f" {label['name']}" if label["name"] else ""
-        rows.append((f"label {value}{name}", f"in {label['cases']} cases, ml {_format_spread(label['volume_ml'])}"))
+        rows.append(
+            (f"label {value}{name}", f"in {counted(label['cases'], 'case')}, ml {_format_spread(label['volume_ml'])}")
+        )
     rows += [(f"covariate {name}", _format_covariate(value)) for name, value in content["covariates"].items()]
     repeats = content["duplicates"]
-    rows.append(("duplicates", f"{len(repeats['dropped'])} left out, {len(repeats['near'])} near-duplicate pairs"))
+    rows.append(
+        ("duplicates", f"{len(repeats['dropped'])} left out, {counted(len(repeats['near']), 'near-duplicate pair')}")
+    )
     rows += [("", f"{a} repeats {b}") for a, b in repeats["dropped"]]
     rows += [("", f"{a} and {b} correlate at {r:.4f}") for a, b, r in repeats["near"]]
     rows += [("note", text) for text in content["warnings"]]

@@ -27,6 +27,7 @@ from synthmed.cohort.phantom import LABEL_NAMES, Phantom
 from synthmed.config import CohortConfig
 from synthmed.errors import InputError
 from synthmed.files import read_json, sha256_json
+from synthmed.words import counted
 
 if TYPE_CHECKING:
     from synthmed.io.dicom import Series
@@ -83,9 +84,11 @@ def from_folder(root: Path, config: CohortConfig) -> Found:
             next_step="Rename them, or capture the case by a glob such as --labels 'labels/mask_*.nii.gz'",
         )
     orphans = sorted(set(labels) - set(pairs.values()))
-    notes = [f"{len(orphans)} labels have no image: {summary(orphans)}"] if orphans else []
+    notes = [f"{counted(len(orphans), 'label')} without an image: {summary(orphans)}"] if orphans else []
     if default is None and not config.images and (others := other_scans(root)):
-        notes.append(f"{len(others)} files that may be DICOM were not read, since there is NIfTI: {summary(others)}")
+        notes.append(
+            f"not read, since there is NIfTI: {counted(len(others), 'file')} that may be DICOM: {summary(others)}"
+        )
     drafts = [
         Draft(name, file, labels[pairs[name]] if name in pairs else None, bids_subject(file.relative_to(root)))
         for name, file in images.items()
@@ -144,7 +147,9 @@ def from_csv(root: Path, config: CohortConfig) -> Found:
     values = numbers_where_possible(rows, others)
     blank = [str(n) for n, row in enumerate(rows, 2) if not row[image] or (subject and not row[subject])]
     if blank:
-        raise InputError(f"{root} has {len(blank)} rows without image or subject", found=f"row {summary(blank)}")
+        raise InputError(
+            f"{root} has {counted(len(blank), 'row')} without image or subject", found=f"row {summary(blank)}"
+        )
     images = [below(root.parent, row[image]) for row in rows]
     names = [row[case] for row in rows] if case else unique_names(images)
     drafts = [
@@ -170,17 +175,17 @@ def from_dicom(root: Path, config: CohortConfig) -> Found:
     chosen = [one for one in series if one.modality == wanted]
     notes = []
     if len(chosen) < len(series):
-        notes.append(f"{len(series) - len(chosen)} series are not {wanted} and were left out")
+        notes.append(f"left out, for they are not {wanted}: {len(series) - len(chosen)} series")
     damaged = [str(item.path) for item in skipped if item.damaged]
     if damaged:
         raise InputError(
-            f"{len(damaged)} DICOM files cannot be read",
+            f"{counted(len(damaged), 'DICOM file')} cannot be read",
             found=summary(damaged),
             next_step="Copy them again, or remove them: one of them may be a missing slice",
         )
     if skipped:
         reasons = sorted({item.reason for item in skipped})
-        notes.append(f"{len(skipped)} files are in no series ({summary(reasons)})")
+        notes.append(f"{counted(len(skipped), 'file')} in no series ({summary(reasons)})")
     names = _series_names(chosen)
     drafts = [Draft(n, one, None, one.patient_id.strip() or None) for n, one in zip(names, chosen, strict=True)]
     return Found(drafts, modality=modality, notes=tuple(notes))

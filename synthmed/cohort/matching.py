@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from synthmed.errors import InputError
+from synthmed.words import counted
 
 _SEPARATOR = re.compile(r"[^0-9A-Za-z\u0080-\uffff]")
 _ENDING = re.compile(r"\.(nii\.gz|nii|dcm)$", re.IGNORECASE)
@@ -89,7 +90,7 @@ def read_table(file: Path) -> tuple[list[str], list[Row]]:
     ragged = [number for number, row in enumerate(rows, 1) if len(row) != len(columns)]
     if ragged:
         raise InputError(
-            f"{file} is ragged in {len(ragged)} rows",
+            f"{file} is ragged in {counted(len(ragged), 'row')}",
             found=f"row {ragged[0]} with {len(rows[ragged[0] - 1])} cells",
             expected=f"{len(columns)}",
         )

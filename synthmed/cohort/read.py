@@ -26,6 +26,7 @@ from synthmed.config import CohortConfig
 from synthmed.errors import ConfigError, InputError
 from synthmed.files import sha256_json
 from synthmed.label_groups import Sources
+from synthmed.words import counted
 
 __all__ = [
     "IMPORTERS",
@@ -146,14 +147,14 @@ def _check_split(patients: int, holdout: int, fraction: float) -> None:
     if patients < 2 * MIN_PATIENTS:
         raise InputError(
             "The cohort cannot be split by patient",
-            found=f"{patients} patient{'' if patients == 1 else 's'}",
+            found=counted(patients, "patient"),
             expected=f"at least {2 * MIN_PATIENTS}",
             next_step="Add patients, or check where the patient ids come from (cohort.subjects)",
         )
     if holdout < MIN_PATIENTS or patients - holdout < MIN_PATIENTS:
         raise InputError(
             "The holdout is too small" if holdout < MIN_PATIENTS else "The training set is too small",
-            found=f"{holdout} of {patients} patients held out",
+            found=f"{holdout} of {counted(patients, 'patient')} held out",
             expected=f"at least {MIN_PATIENTS} on either side",
             next_step=f"Change cohort.holdout_fraction ({fraction:g}) or add patients",
         )
@@ -231,7 +232,7 @@ def _with_covariates(drafts: list[Draft], folder: Path, config: CohortConfig) ->
     by_key = {stem(row[key]): n for n, row in enumerate(rows)}
     if len(by_key) < len(rows):
         twice = [name for name, count in Counter(stem(row[key]) for row in rows).items() if count > 1]
-        raise InputError(f"{table} has several rows for {len(twice)} keys", found=summary(sorted(twice)))
+        raise InputError(f"{table} has several rows for {counted(len(twice), 'key')}", found=summary(sorted(twice)))
     values = numbers_where_possible(rows, [column for column in columns if column != key])
     by_name = match_names({d.name for d in drafts}, by_key)
     by_subject = match_names({str(d.subject) for d in drafts}, by_key)
@@ -245,7 +246,9 @@ def _with_covariates(drafts: list[Draft], folder: Path, config: CohortConfig) ->
         raise InputError(
             f"{table} has no row for any scan", found=f"keys such as {rows[0][key]}", expected=drafts[0].name
         )
-    return joined, [f"{len(missing)} scans have no row in {table.name}: {summary(missing)}"] if missing else []
+    return joined, [
+        f"{counted(len(missing), 'scan')} without a row in {table.name}: {summary(missing)}"
+    ] if missing else []
 
 
 def _case(draft: Draft, groups: Sources) -> Case:
@@ -279,7 +282,7 @@ def _check_labels(cases: list[Case], config: CohortConfig) -> None:
     if config.label_groups and len(without) == len(cases):
         raise InputError(
             "cohort.label_groups is set and the cohort has no labels",
-            found=f"{len(cases)} images alone",
+            found=f"{counted(len(cases), 'image')} alone",
             next_step="Say where the labels are (cohort.labels), or remove the groups",
         )
     if without and len(without) < len(cases):

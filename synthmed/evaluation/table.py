@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from synthmed.words import counted
+
 Figure = Mapping[str, Any]
 Row = tuple[str, str, str, str, str, str]
 HEADER: Row = ("Figure", "Value", "95 % interval", "Real scans", "x floor", "n")
@@ -68,7 +70,7 @@ def _utility(utility: Mapping[str, Any]) -> Iterator[Row]:
     yield _row("Dice, trained on synthetic (TSTR)", sets["tstr"]["dice"], real["dice"], utility.get("ratio"))
     yield _row("Dice, trained on real + synthetic", sets["both"]["dice"], real["dice"], utility.get("gain"))
     for size in utility["sizes"]:
-        yield _row(f"  {size['patients']} patients + synthetic", size["both"], size["trtr"], size["gain"])
+        yield _row(f"  {counted(size['patients'], 'patient')} + synthetic", size["both"], size["trtr"], size["gain"])
 
 
 def _conditions(conditions: Mapping[str, Any]) -> Iterator[Row]:
@@ -168,8 +170,9 @@ def _number(value: float) -> str:
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     n = result["n"]
     yield (
-        f"{n['synthetic']} synthetic cases; {n['holdout']} held-out cases of {n['holdout_patients']} patients; "
-        f"{n['train']} training cases of {n['train_patients']}. Intervals resample patients."
+        f"{counted(n['synthetic'], 'synthetic case')}; {counted(n['holdout'], 'held-out case')} of "
+        f"{counted(n['holdout_patients'], 'patient')}; {counted(n['train'], 'training case')} of {n['train_patients']}."
+        " Intervals resample patients."
     )
     yield "Real scans: training against held-out ones, or trained on real. x floor: 1 is as good as real scans."
     for part, title in (("distance", "Distances"), ("utility", "Utility"), ("conditions", "Conditions")):

@@ -24,7 +24,7 @@ from synthmed.export.samples import Sample
 from synthmed.export.seal import seal, signed_by
 from synthmed.export.signing import say_on_stderr, signing_key
 from synthmed.export.validation.running import describe_failures, validate_release
-from synthmed.export.verify import REPORT, digest_files, verify
+from synthmed.export.verify import REPORT, digest_files, require_release, verify
 from synthmed.files import atomic_directory, write_json, write_text
 from synthmed.report import Log
 
@@ -36,6 +36,7 @@ __all__ = [
     "approve",
     "check_formats",
     "export",
+    "require_release",
     "signed_by",
     "verify",
 ]

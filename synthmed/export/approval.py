@@ -15,6 +15,7 @@ from privacy.policy import Policy, judge, load_policy
 from synthmed.errors import AuditInconclusive, InputError, ReleaseRefused
 from synthmed.export.samples import GENERATION, SUFFIX, TABLE, Sample, read_samples
 from synthmed.files import sha256_file
+from synthmed.words import counted
 
 REPORT_SCHEMA = "privacy-audit/2"
 _MAKER = object()
@@ -164,8 +165,8 @@ def _check_coverage(report: Mapping[str, Any], images: Mapping[str, str]) -> Non
     detail = f", such as {unaudited[0]}" if unaudited else ""
     raise ReleaseRefused(
         "The audit report is about other files",
-        found=f"{len(present)} images, {len(unaudited)} of them not audited{detail}",
-        expected=f"exactly the {len(audited)} images that were audited",
+        found=f"{counted(len(present), 'image')}, {len(unaudited)} of them not audited{detail}",
+        expected=f"exactly what was audited, {counted(len(audited), 'image')}",
         next_step=_AGAIN,
     )
 

@@ -28,6 +28,7 @@ from synthmed.export.cohort import ApprovedCohort, Columns
 from synthmed.export.samples import SUFFIX, WARNING, Sample
 from synthmed.files import write_json, write_text
 from synthmed.io import read_label
+from synthmed.words import counted
 
 ROOT = "bids"
 LABELS = f"{ROOT}/derivatives/labels"
@@ -151,8 +152,9 @@ def _describe(root: Path, cohort: ApprovedCohort, config: ExportConfig) -> None:
     write_json(root / "dataset_description.json", _description(config.title, "raw", config))
     write_text(
         root / "README.md",
-        f"# {config.title}\n\n{WARNING}. {len(cohort.samples)} volumes drawn from a generative model; none is a scan "
-        f"of a person, and the participants listed here do not exist.\n\nSource: {config.source_statement}\n\n"
+        f"# {config.title}\n\n{WARNING}. {counted(len(cohort.samples), 'volume')} drawn from a generative model; none "
+        "is a scan of a person, and the participants listed here do not exist.\n\n"
+        f"Source: {config.source_statement}\n\n"
         f"The weighting of the images is not recorded. The suffix {IMAGE_SUFFIX} is a placeholder, because BIDS has\n"
         "none for magnetic resonance of unknown weighting. Do not take it for a statement about the contrast.\n\n"
         "`participants.tsv` holds the conditions that each case was drawn for. Label maps, where there are any, are\n"

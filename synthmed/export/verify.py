@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from privacy.errors import AuditError
+from synthmed.errors import VerificationFailed
 from synthmed.export.approval import parse_report
 from synthmed.export.bids import IMAGE_SUFFIX, LABELS
 from synthmed.export.bids import ROOT as BIDS
@@ -68,6 +69,29 @@ def verify(release: Path, key: Path | None = None) -> list[Finding]:
     inside = _check_gate(release, digests) + _check_nifti(release, sorted(digests))
     inside += check_dicom(release, sorted(digests))
     return [_without_place(finding, release) for finding in _in_order(findings, seal, inside)]
+
+
+def require_release(release: Path) -> None:
+    """Refuse what is no release at all, with the way to one; how whole a release is, `verify` says.
+
+    Raises
+    ------
+    VerificationFailed
+        If there is no such folder, or nothing in it that only a release holds.
+    """
+    if any((release / name).exists() for name in (SUMS, GATE, *SEAL)):
+        return
+    inside = release / "export" / "release"
+    if (inside / SUMS).is_file():
+        next_step = f"Its release: synthmed verify {inside}"
+        raise VerificationFailed(f"{release} is a run and not a release", next_step=next_step)
+    found = f"no {SUMS} in it" if release.is_dir() else "a file" if release.exists() else "nothing of that name"
+    raise VerificationFailed(
+        f"{release} is no release",
+        found=found,
+        expected="a folder that `synthmed export` wrote",
+        next_step="A run's is RUN/export/release",
+    )
 
 
 def _in_order(*parts: list[Finding]) -> list[Finding]:

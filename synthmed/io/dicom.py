@@ -17,6 +17,7 @@ from synthmed.io.dicom_header import Frame, Skipped
 from synthmed.io.dicom_pixels import read_pixels
 from synthmed.io.dicom_series import MIN_SLICES, Series, find_series, refusal, scan, scan_files
 from synthmed.volume import Affine, Volume
+from synthmed.words import counted
 
 __all__ = ["Frame", "Series", "Skipped", "find_series", "read_folder", "read_series", "scan"]
 
@@ -74,7 +75,7 @@ def read_series(series: Series | Iterable[Path | str]) -> Volume:
     """
     if not isinstance(series, Series):
         paths = [Path(path) for path in series]
-        series = _only(*scan_files(paths), f"{len(paths)} files")
+        series = _only(*scan_files(paths), counted(len(paths), "file"))
     _check_headers(series)
     frames, affine = _stack(series)
     return Volume(read_pixels(series, frames)[np.newaxis], LPS_TO_RAS @ affine)
@@ -90,7 +91,7 @@ def _only(series: Sequence[Series], skipped: Sequence[Skipped], where: str) -> S
             next_step="Copy it again, or move it out of the folder",
         )
     if not series:
-        reason = f"{len(skipped)} files, the first {skipped[0].reason}" if skipped else "no files"
+        reason = f"{counted(len(skipped), 'file')}, the first {skipped[0].reason}" if skipped else "no files"
         raise InputError(f"No image series in {where}", found=reason, expected="CT, MR or PT images")
     if len(series) > 1:
         raise InputError(

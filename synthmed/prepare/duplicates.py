@@ -16,6 +16,7 @@ from synthmed.cohort.matching import summary
 from synthmed.errors import InputError
 from synthmed.io import read_volume
 from synthmed.prepare.staging import Entry, Staging
+from synthmed.words import counted
 
 NEAR = 0.995
 """Correlation of thumbnails from which two scans count as near-duplicates.
@@ -58,7 +59,7 @@ def drop_exact(cohort: Cohort, entries: Mapping[str, Entry]) -> tuple[Cohort, li
             clashes.append(f"{original.case_id} ({original.subject_id}) = {case.case_id} ({case.subject_id})")
     if clashes:
         raise InputError(
-            f"{len(clashes)} scans occur under two patients",
+            f"{counted(len(clashes), 'scan occurs', 'scans occur')} under two patients",
             found=summary(clashes),
             expected="one patient a scan",
             next_step="Give both the same patient id, or remove one",

@@ -18,6 +18,7 @@ from synthmed.cohort.read import Cohort, read_cohort
 from synthmed.config import CohortConfig, Config, parse_config
 from synthmed.errors import InputError
 from synthmed.prepare.machine import GIB, Machine, describe_machine
+from synthmed.words import counted
 
 SHARE_OF_MEMORY = 0.5
 """Largest share of the machine's memory that a plan may take."""
@@ -184,7 +185,8 @@ def format_plan(proposed: Mapping[str, Any], content: Mapping[str, Any], machine
     memory = estimate_memory(parse_config(proposed), content)
     extent, spacing = (" x ".join(f"{v:g}" for v in content[key]["p95"]) for key in ("extent_mm", "spacing_mm"))
     reasons = {
-        "cohort": f"{content['cases']} {content['modality']} cases of {content['patients']} patients.",
+        "cohort": f"{counted(content['cases'], content['modality'] + ' case')} of "
+        f"{counted(content['patients'], 'patient')}.",
         "preprocess": f"95 % of the scans are at most {extent} mm (R A S), with voxels of at most {spacing} mm.\n"
         "The grid holds that and every label. " + _why_normalised(content["modality"], proposed["preprocess"]),
         "conditioning": "Covariates that enough patients have; remove those that a sample should not be asked for.",

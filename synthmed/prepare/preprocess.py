@@ -25,6 +25,7 @@ from synthmed.prepare.duplicates import drop_exact, near_duplicates
 from synthmed.prepare.space import Space, from_network, label_from_network, label_to_network, to_network
 from synthmed.prepare.staging import Entry, Staging, prepare_cases
 from synthmed.prepare.transform import Preprocessed, Record, preprocess, restore
+from synthmed.words import counted
 
 __all__ = [
     "Preprocessed",
@@ -137,7 +138,7 @@ def _check_region(space: Space, cohort: Cohort) -> None:
     if asked and not any(case.has_label for case in cohort.cases):
         raise InputError(
             f"preprocess.{asked} is label and the cohort has no labels",
-            found=f"{len(cohort.cases)} images alone",
+            found=f"{counted(len(cohort.cases), 'image')} alone",
             next_step=f"Say where the labels are (cohort.labels), or remove preprocess.{asked}",
         )
 
@@ -168,11 +169,11 @@ def _warnings(cohort: Cohort, near: list[tuple[str, str, float]], entries: Mappi
     empty = [case.case_id for case in cohort.cases if entries[case.case_id].facts.label_voxels == {}]
     left = sorted({value for case in cohort.cases for value in entries[case.case_id].values_left_out})
     found = [
-        (across, f"{across} near-duplicate pairs are of different patients: kept on one side of the split"),
-        (len(cut), f"the grid cuts labels off in {len(cut)} cases, such as {cut[0] if cut else ''}"),
+        (across, f"{counted(across, 'near-duplicate pair')} of different patients: kept on one side of the split"),
+        (len(cut), f"the grid cuts labels off in {counted(len(cut), 'case')}, such as {cut[0] if cut else ''}"),
         (len(left), f"label values in no group became background: {', '.join(map(str, left))}"),
         (len(unnamed), f"label values without a name: {', '.join(map(str, unnamed))}"),
-        (len(empty), f"{len(empty)} labels are empty, such as {empty[0] if empty else ''}"),
+        (len(empty), f"{counted(len(empty), 'empty label')}, such as {empty[0] if empty else ''}"),
     ]
     return [text for count, text in found if count]
 

@@ -24,6 +24,7 @@ from synthmed.report.markup import (
     share,
     table,
 )
+from synthmed.words import counted
 
 IDENTITY = 1.0  # the score from which a sample counts as a recognisable copy
 _PAIRS = (
@@ -188,7 +189,7 @@ def _carried(audit: Mapping[str, Any]) -> Iterator[Markup]:
     rows = audit.get("metadata")
     if rows is not None:
         yield element("h3", "What do the files carry?")
-        found = [f"{r['severity']}: {r['what']} ({r['where']}, {r['findings']} times)" for r in rows]
+        found = [f"{r['severity']}: {r['what']} ({r['where']}, {counted(r['findings'], 'time')})" for r in rows]
         yield bullets(found or ["Nothing was found in file names, headers or voxels."])
     if audit.get("notes"):
         yield element("h3", "What was taken for granted?")

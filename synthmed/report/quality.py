@@ -8,6 +8,7 @@ from typing import Any
 from synthmed.report.charts import strip
 from synthmed.report.facts import Facts
 from synthmed.report.markup import DRAWN, Content, Markup, element, interval, number, paragraph, section, share, table
+from synthmed.words import counted
 
 _FEATURES = {"encoder": "self-taught encoder", "random_convolutions": "random convolutions", "radiomics": "radiomics"}
 _DISTANCES = {"kid": "Kernel distance (KID)", "frechet": "Fréchet distance"}
@@ -19,6 +20,7 @@ _SHARES = {
     "modes": "Mode coverage",
     "auc": "A classifier tells them apart (AUC)",
 }
+_SIZES = {"synthetic": "synthetic volume", "holdout": "scan", "holdout_patients": "held-out patient"}
 _SETS = {"tstr": "synthetic alone", "trtr": "real alone", "both": "real and synthetic"}
 _SKILLS = {"scalar": ("correlation", "Correlation"), "class": ("auc", "AUC")}
 _ROLES = {
@@ -34,10 +36,11 @@ def quality_section(facts: Facts) -> Markup:
     if result is None:
         return section("quality", "Use and likeness", [paragraph("Neither was measured for this set.")])
     n = result.get("n", {})
+    sizes = {key: counted(n.get(key, "-"), noun) for key, noun in _SIZES.items()}
     parts = [
         paragraph(
-            f"{n.get('synthetic', '-')} synthetic volumes; {n.get('holdout', '-')} scans of "
-            f"{n.get('holdout_patients', '-')} held-out patients judge them. Intervals, at 95 %, resample patients."
+            f"{sizes['synthetic']}; judged by {sizes['holdout']} of {sizes['holdout_patients']}. "
+            "Intervals, at 95 %, resample patients."
         ),
         *_utility(result.get("utility", {})),
         *_conditions(result.get("conditions", {})),
@@ -61,7 +64,7 @@ def _utility(utility: Mapping[str, Any]) -> Iterator[Markup]:
         real = _dice(sets["trtr"], key)
         for name, found in sets.items():
             dice = _dice(found, key)
-            size = f", {found['n_training']} scans" if "n_training" in found else ""
+            size = f", {counted(found['n_training'], 'scan')}" if "n_training" in found else ""
             drawn = strip(dice["low"], dice["value"], dice["high"], (0, 1), mark=real["value"])
             rows.append((key.capitalize(), f"{_SETS.get(name, name)}{size}", _interval(dice), drawn))
     yield paragraph(

@@ -7,6 +7,7 @@ from typing import Any
 
 from synthmed.report.facts import Facts
 from synthmed.report.markup import Markup, bullets, element, join, paragraph, section, table
+from synthmed.words import counted
 
 _MEANS = {
     "PASS": "The audit found nothing that its policy refuses, and it found enough of the copies that it planted "
@@ -58,12 +59,12 @@ def _rests_on(audit: Mapping[str, Any]) -> Iterator[str]:
     train, holdout = audit.get("train", {}), audit.get("holdout", {})
     measured = audit.get("measurements", {})
     yield (
-        f"{audit.get('synthetic', {}).get('n', '-')} synthetic volumes, each of them compared with every real scan: "
-        f"{measured.get('samples', '-')} are distinct."
+        f"{counted(audit.get('synthetic', {}).get('n', '-'), 'synthetic volume')}, each of them compared with every "
+        f"real scan; distinct among them: {measured.get('samples', '-')}."
     )
-    yield f"{train.get('n_scans', '-')} scans of {train.get('n_patients', '-')} patients that the model was trained on."
+    yield f"{_sizes(train, 'patient')} that the model was trained on."
     yield (
-        f"{holdout.get('n_scans', '-')} scans of {holdout.get('n_patients', '-')} other patients, held out: what "
+        f"{_sizes(holdout, 'other patient')}, held out: what "
         "resembles them shows how much resemblance chance alone gives. No weight was fitted to them, but they may have "
         "decided when training stopped and which weights were kept."
     )
@@ -73,6 +74,10 @@ def _rests_on(audit: Mapping[str, Any]) -> Iterator[str]:
             f"A test of the audit itself: of {power['planted']} disguised copies of training scans planted among the "
             f"samples, it found {power.get('found')}."
         )
+
+
+def _sizes(side: Mapping[str, Any], patient: str) -> str:
+    return f"{counted(side.get('n_scans', '-'), 'scan')} of {counted(side.get('n_patients', '-'), patient)}"
 
 
 def _mark(row: tuple[str, str, str]) -> Markup:

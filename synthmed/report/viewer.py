@@ -8,6 +8,7 @@ import json
 from synthmed.report.facts import Facts
 from synthmed.report.markup import Markup, bullets, element, figure, join, paragraph, section
 from synthmed.report.previews import encode, montage_png
+from synthmed.words import counted
 
 PREVIEWS = "previews"
 _PLANES = ("Sagittal", "Coronal", "Axial")
@@ -26,8 +27,8 @@ def viewer_section(facts: Facts) -> Markup:
         return section("volumes", "The volumes", [paragraph("There is no volume to show yet.")])
     labelled = any(p.label is not None for p in facts.previews)
     shown = (
-        f"{len(facts.previews)} of {facts.number_of_volumes} synthetic volumes, evenly spread over the set and made "
-        "smaller for this page."
+        f"{len(facts.previews)} of {counted(facts.number_of_volumes, 'synthetic volume')}, evenly spread over the "
+        "set and made smaller for this page."
     ) + (" None is a scan of a person." if facts.cleared else "")
     png = base64.b64encode(montage_png(facts.previews)).decode("ascii")
     described = "Three planes each of synthetic volumes" + (", their labels in colour" if labelled else "")

@@ -16,6 +16,7 @@ from synthmed.send.instances import Instance, read_instances
 from synthmed.send.journal import Journal, check_outside, journal_path
 from synthmed.send.peers import Dropped, Patience, Peer, Refused, Say
 from synthmed.send.targets import Certificates, DicomNode, Target, check_title, parse_target
+from synthmed.words import counted
 
 __all__ = ["Certificates", "Patience", "Sent", "parse_target", "send"]
 
@@ -150,7 +151,7 @@ def _send(
     except (Dropped, Refused) as error:
         raise _incomplete(f"{target} {error}", instances, notes) from error
     except KeyboardInterrupt:
-        say(f"{sum(i in notes for i in instances)} of {len(instances)} files are sent")
+        say(f"sent so far: {sum(i in notes for i in instances)} of {counted(len(instances), 'file')}")
         raise
     _check_inventory(inventory, instances, target, notes)
     return Sent(len(instances) - before, before, inventory.stored, inventory.series, remarks, notes.path)
@@ -160,7 +161,7 @@ def _incomplete(what: str, instances: Sequence[Instance], notes: Journal) -> Sen
     done = sum(instance in notes for instance in instances)
     return SendIncomplete(
         what,
-        found=f"{done} of {len(instances)} files sent",
+        found=f"{done} of {counted(len(instances), 'file')} sent",
         next_step="Once that is put right, the same command goes on from there",
     )
 
@@ -171,13 +172,13 @@ def _check_inventory(inventory: Inventory, instances: Sequence[Instance], target
         raise SendIncomplete(
             f"{target} confirmed all files and does not hold them all",
             found=f"{len(instances) - len(inventory.missing)}, without {inventory.missing[0].file}",
-            expected=f"{len(instances)} files",
+            expected=counted(len(instances), "file"),
             next_step="The same command sends what is missing again",
         )
     if inventory.stored != len(instances):
         raise SendIncomplete(
             f"{target} holds more in these series than the release does",
-            found=f"{inventory.stored} files",
+            found=counted(inventory.stored, "file"),
             expected=f"{len(instances)}",
             next_step="Have the server's administrator look at these series: something else was stored into them",
         )

@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -105,7 +106,6 @@ def _invoke(*arguments):
     """Run a verb as `main` does, in this process."""
     import contextlib
     import io
-    import sys
 
     from synthmed import cli
 
@@ -132,7 +132,12 @@ def _invoke(*arguments):
         (["frobnicate"], 2, ["frobnicate"]),
         (["run"], 2, ["target"]),
         (["generate", "phantom", "-n", "0"], 2, ["num_samples"]),
-        (["verify", "no/such/release"], 8, ["no/such/release"]),
+        (["verify", "no/such/release"], 8, ["no/such/release is no release", "nothing of that name"]),
+        (["verify", "."], 8, ["is no release", "no SHA256SUMS", "synthmed export"]),
+        (["send", ".", "--to", "dicom://A@localhost:4242"], 8, ["is no release"]),
+        (["audit", "no/such/run"], 2, ["no configuration or run no/such/run", "the directory of a run"]),
+        (["report", "."], 2, ["is not a run", "an empty folder", "synthmed run"]),
+        (["generate", "--model", "hipocampus-mri"], 2, ["Did you mean hippocampus-mri?"]),
     ],
 )
 def test_wrong_commands(tmp_path, monkeypatch, arguments, code, words):
@@ -141,6 +146,13 @@ def test_wrong_commands(tmp_path, monkeypatch, arguments, code, words):
     assert result.code == code, result.error
     assert all(word.lower() in (result.error + result.output).lower() for word in words), result.error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["generate", "--model", "hipocampus"], ["run", "phantm"], ["report", "nowhere"]])
+def test_a_wrong_name_is_refused_before_torch_is_loaded(tmp_path, words):
+    code = "import sys\nfrom synthmed.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n")
 
 
 def test_an_empty_folder(tmp_path):
@@ -219,6 +231,7 @@ def test_a_holdout_too_small_to_audit_blocks_the_release(tmp_path):
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / f"{number}.txt").touch()
+    (tmp_path / "SHA256SUMS").touch()
     program = shlex.join(command("verify", tmp_path))
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {program} | head -1"], capture_output=True, text=True)
     assert done.returncode == 8

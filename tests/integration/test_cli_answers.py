@@ -73,6 +73,11 @@ def test_keygen_says_where_the_keys_are_and_nothing_of_the_secret(invoke: Invoke
     assert secret not in out
 
 
+def test_keygen_says_which_folder_it_made(invoke: Invoke, tmp_path: Path) -> None:
+    made = f"The folder {tmp_path / 'new'} was not there and was made"
+    assert [made in invoke("keygen", tmp_path / "new" / name)[1] for name in ("a.pem", "b.pem")] == [True, False]
+
+
 def test_plan_and_prepare(invoke: Invoke, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "scäns", 16)
     options = ["--images", "imagesTr", "--labels", "labelsTr"]

@@ -291,7 +291,7 @@ def test_verify_names_each_finding_on_a_line(synthmed: Command, config: Path) ->
         "notes.txt: was added: SHA256SUMS does not list it",
         "SHA256SUMS.sig: is missing: the release is not signed",
     ]
-    assert "2 finding(s)" in synthmed.err
+    assert "2 findings" in synthmed.err
 
 
 def test_verify_of_a_run_names_its_release(synthmed: Command, config: Path) -> None:

@@ -183,7 +183,7 @@ def _wrong_table(root: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (_missing, 5, "does not exist"),
+        (_missing, 5, "no synthetic folder"),
         (_empty, 5, "holds no NIfTI"),
         (_damaged, 5, "1 of 2 synthetic volumes cannot be used: case_000.nii.gz (unreadable"),
         *((_every_fault, 5, fault) for fault in FAULTS),

@@ -75,7 +75,7 @@ def test_ixi_covariates_match_although_names_differ(data_root: Path) -> None:
     assert first.label is not None
     assert first.label.name == "IXI012-HH-1211_T1_DLMUSE.nii.gz"
     assert sum(not case.covariates for case in cohort.cases) == 2
-    assert any(note.startswith("2 scans have no row") for note in cohort.notes)
+    assert any(note.startswith("2 scans without a row") for note in cohort.notes)
 
 
 def test_ixi_returns_to_its_own_axes(data_root: Path) -> None:

@@ -107,7 +107,7 @@ def test_patients_come_from_the_headers(data_root: Path) -> None:
     found = gather("train", data_root / "dicom" / "decubitus")
     assert [scan.shape for scan in found.scans] == [(35, 256, 256)] * 2
     assert len({scan.patient for scan in found.scans}) == 1
-    assert "no table of patients: 2 DICOM series were told apart by PatientID" in found.notes
+    assert "no table of patients: 2 DICOM series told apart by PatientID" in found.notes
     assert np.array_equal(found.scans[0].array(), found.scans[0].array())
 
 

@@ -77,7 +77,7 @@ def test_columns_are_numbers_only_where_every_cell_is() -> None:
     [
         ("a,b\n", "has no rows"),
         ("a,a\n1,2\n", "names a column twice"),
-        ("a,b\n1,2\n3\n", "ragged in 1 rows; found row 3"),
+        ("a,b\n1,2\n3\n", "ragged in 1 row; found row 3"),
     ],
 )
 def test_broken_tables_are_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -129,7 +129,7 @@ def test_covariates_match_by_the_beginning_of_a_name(tmp_path: Path) -> None:
     text(tmp_path / "participants.csv", "MRID,Age,Sex\nIXI1-HH,40.5,F\nIXI3-HH,,M\n")
     cohort = read(tmp_path, images="t1", covariates="participants.csv")
     assert [dict(case.covariates) for case in cohort.cases] == [{"Age": 40.5, "Sex": "F"}, {}, {"Sex": "M"}]
-    assert "1 scans have no row in participants.csv: IXI2-HH_T1" in cohort.notes
+    assert "1 scan without a row in participants.csv: IXI2-HH_T1" in cohort.notes
 
 
 def test_a_table_of_patients_alone_matches_the_names_that_begin_with_them(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_table_of_patients_alone_matches_the_names_that_begin_with_them(tmp_pa
         ({"subjects": "none.csv"}, "Cannot read"),
         ({"covariates": "none.csv"}, "Cannot read"),
         ({"covariates": "foreign.csv"}, "has no row for any scan"),
-        ({"covariates": "twice.csv"}, "several rows for 1 keys; found case 01 é"),
+        ({"covariates": "twice.csv"}, "several rows for 1 key; found case 01 é"),
         ({"subjects": "partial.csv"}, "does not name the patient of 3 of 4 scans; found case 01 é"),
         ({"subjects": "unclear.csv"}, "unclear about case 00 é"),
         ({"subjects": "foreign.csv"}, "lacks a column"),
@@ -201,7 +201,7 @@ def test_a_label_that_some_images_lack_is_an_error(tmp_path: Path) -> None:
 def test_a_label_without_an_image_is_said(tmp_path: Path) -> None:
     root = write_folder(tmp_path, 4)
     save(root / "labelsTr" / "other.nii.gz", mask(0))
-    assert read(root).notes == ("1 labels have no image: other",)
+    assert read(root).notes == ("1 label without an image: other",)
 
 
 def test_one_file_in_two_compressions_is_one_name_too_many(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_one_file_in_two_compressions_is_one_name_too_many(tmp_path: Path) -> No
     [
         ("picture,label\na.nii,b.nii\n", "names no images; found the columns picture, label"),
         ("image,subject\na.nii,A\nb.nii,B\n", "2 of 2 files.*missing; found a .*b "),
-        ("image,subject\nP0/t1 scan.nii.gz,\n", "1 rows without image or subject; found row 2"),
+        ("image,subject\nP0/t1 scan.nii.gz,\n", "1 row without image or subject; found row 2"),
         ("case,image\nx,P0/t1 scan.nii.gz\nx,P1/t1 scan.nii.gz\n", "1 case names occur more than once; found x"),
         ("image,label\nP0/t1 scan.nii.gz,P0/seg.nii.gz\nP1/t1 scan.nii.gz,\n", "1 of 2 images have no label"),
     ],

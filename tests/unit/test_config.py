@@ -70,5 +70,5 @@ def test_yaml_tags_are_not_executed(tmp_path):
 
 
 def test_a_misspelt_name_is_answered_with_the_one_that_was_meant() -> None:
-    with pytest.raises(ConfigError, match=r"no configuration phantm.*Did you mean phantom\?"):
+    with pytest.raises(ConfigError, match=r"no configuration or run phantm.*Did you mean phantom\?"):
         find_config("phantm")

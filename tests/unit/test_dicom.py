@@ -474,7 +474,7 @@ def test_empty_and_absent_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No folder"):
         find_series(tmp_path / "absent")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match="1 files, the first not a DICOM file"):
+    with pytest.raises(InputError, match="1 file, the first not a DICOM file"):
         read_volume(tmp_path)
 
 

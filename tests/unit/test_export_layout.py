@@ -75,7 +75,7 @@ IMAGE, LABEL = "imagesTr/synthetic_0001_0000.nii.gz", "labelsTr/synthetic_0002.n
         (edit("channel_names", {"0": ""}), "channel 0 has no name"),
         (edit("labels", {"left": 1}), "labels lack background as 0"),
         (edit("labels", {"background": 0, "left": 1, "x": 3}), "labels are not consecutive: 0, 1, 3"),
-        (edit("numTraining", 5), "numTraining is 5, and there are 6 cases"),
+        (edit("numTraining", 5), "numTraining is 5, and it lists 6 cases"),
         (rename(IMAGE, "imagesTr/x.nii.gz"), "imagesTr/x.nii.gz is not CASE_0000.nii.gz"),
         (
             rename(IMAGE, "imagesTr/synthetic_0001_0001.nii.gz"),

@@ -337,7 +337,7 @@ def test_repeats_of_one_patient_are_left_out_and_named(tmp_path: Path) -> None:
 def test_one_scan_under_two_patients_is_an_error(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "in")
     save(root / "imagesTr" / "case 07 é.nii.gz", scan(0))
-    with pytest.raises(InputError, match=r"1 scans occur under two patients.*case 00 é \(S0\) = case 07 é \(S3\)"):
+    with pytest.raises(InputError, match=r"1 scan occurs under two patients.*case 00 é \(S0\) = case 07 é \(S3\)"):
         prepare(config(root), tmp_path / "out", progress=False)
 
 
@@ -351,7 +351,7 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path, seed: int) -> None:
     content = read_json(tmp_path / "out" / "fingerprint.json")
     (pair,) = content["duplicates"]["near"]
     assert pair[:2] == ["case 01 é", "case 06 é"]
-    assert "1 near-duplicate pairs are of different patients" in content["warnings"][0]
+    assert "1 near-duplicate pair of different patients" in content["warnings"][0]
     rows = csv.DictReader((tmp_path / "out" / "cases.csv").open(encoding="utf-8"))
     side = {row["case"]: row["split"] for row in rows}
     assert side["case 01 é"] == side["case 06 é"]

@@ -69,8 +69,8 @@ def test_names_without_ending_and_several_series_in_a_folder(tmp_path: Path) -> 
     found = gather("train", tmp_path)
     assert {s.name for s in found.scans} == {"all/1.2.7", "all/1.2.8"}
     assert found.notes == (
-        "1 files that are neither NIfTI nor DICOM were left aside",
-        "no table of patients: 2 DICOM series were told apart by PatientID",
+        "left aside, being neither NIfTI nor DICOM: 1 file",
+        "no table of patients: 2 DICOM series told apart by PatientID",
         "all DICOM series carry the same PatientID and were taken for one patient",
     )
 

@@ -128,7 +128,7 @@ def test_colour_is_refused(tmp_path: Path) -> None:
 def test_folders_without_volumes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no NIfTI file and no DICOM"):
         collect("train", tmp_path)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="no train folder"):
         collect("train", tmp_path / "none")
     with pytest.raises(InputError, match="set is empty"):
         collect("train", [])
@@ -141,7 +141,7 @@ def test_folders_without_volumes_are_refused(tmp_path: Path) -> None:
         ("", "lacks a column; found no rows"),
         ("file,subject\ncase_000.nii.gz,\n", "no patient"),
         ("file,subject\ncase_000.nii.gz,A\ncase_000.nii.gz,B\n", "no patient, or two"),
-        ("file,subject\nother.nii.gz,A\n", "no row for 1 train volumes; found case_000.nii.gz"),
+        ("file,subject\nother.nii.gz,A\n", "no row for 1 train volume; found case_000.nii.gz"),
     ],
 )
 def test_tables_of_patients_that_do_not_fit_are_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -156,7 +156,7 @@ def test_tables_of_patients_that_do_not_fit_are_refused(tmp_path: Path, text: st
 def test_missing_tables_and_lists_of_the_wrong_length_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Cannot read the table"):
         read_patients(tmp_path / "none.csv")
-    with pytest.raises(UsageError, match="1 ids; expected 2"):
+    with pytest.raises(UsageError, match="1 id; expected 2"):
         collect("train", scans([0, 1]), ["A"])
 
 
@@ -168,13 +168,13 @@ def test_notes_say_what_was_assumed_and_name_nothing(tmp_path: Path) -> None:
     assert len(found.scans) == 2
     assert found.notes == (
         "only imagesTr/ was read; imagesTs/ was not",
-        "1 files that are neither NIfTI nor DICOM were left aside",
-        "no table of patients: 2 volumes were each taken for another patient",
+        "left aside, being neither NIfTI nor DICOM: 1 file",
+        "no table of patients: 2 volumes taken each for another patient",
     )
     assert gather("synthetic", tmp_path / "imagesTs").notes == ()
     (tmp_path / "subjects.csv").write_text("file,subject\nsecret_000,A\nother/secret_001,A\n")
     (tmp_path / "imagesTr" / "dataset.json").unlink()
-    assert gather("train", tmp_path / "imagesTr").notes == ("the patients of 1 volumes were found by file name alone",)
+    assert gather("train", tmp_path / "imagesTr").notes == ("found by file name alone: the patients of 1 volume",)
 
 
 def test_channels_of_a_case_are_one_patient(tmp_path: Path) -> None:

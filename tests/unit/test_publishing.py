@@ -302,9 +302,9 @@ def test_generate_draws_without_a_run(shelf: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     answer = invoke("generate", "--model", "knees", "-n", "2", "--quiet")
     assert (answer.result["audited"], answer.result["directory"]) == (2, "knees-samples")
-    assert "All of them are volumes that the model's audit looked at" in str(answer)
+    assert "The model's audit looked at every one of them" in str(answer)
     answer = invoke("generate", "--model", "knees", "-n", "5", "-q")
-    assert "1 of them were not audited: audit them" in str(answer)
+    assert "Not audited: 1 of them. Audit them" in str(answer)
     options = ["--seed", "0", "--condition", "sex=M", "--condition", "age=45", "-o", "b"]
     answer = invoke("generate", "--model", "knees", "-n", "1", "-q", *options)
     assert json.loads(table(tmp_path / "b")[0]["condition"]) == {"age": 45.0, "sex": "M"}

@@ -135,6 +135,13 @@ def test_a_run_that_is_not_there_is_an_error(run: Run, tmp_path: Path) -> None:
         write_run_report(Run(run.config, tmp_path / "nowhere"))
 
 
+def test_a_run_that_has_nothing_to_show_yet_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "begun" / "prepare").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"nothing to show yet.*synthmed run .*begun"):
+        write_run_report(Run(run.config, tmp_path / "begun"))
+    assert not (tmp_path / "begun" / "report.html").exists()
+
+
 def test_a_record_that_cannot_be_read_is_named(run: Run) -> None:
     (run.stage("evaluate") / "evaluation.json").write_text("[1]")
     with pytest.raises(InputError, match=r"evaluation\.json"):

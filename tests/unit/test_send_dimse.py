@@ -220,7 +220,7 @@ def test_ctrl_c_keeps_what_was_sent(release: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             deliver(release, archive.node, say=said.append)
         archive.release.set()
-        assert said == ["4 of 8 files are sent"]
+        assert said == ["sent so far: 4 of 8 files"]
         archive.fault = lambda number, event: None
         assert deliver(release, archive.node).before == 4
 

@@ -16,6 +16,7 @@ from synthmed.export.dicom.index import Entry
 from synthmed.export.dicom.pixels import RAS_TO_LPS, digest, to_slices
 from synthmed.io import read_volume
 from synthmed.volume import Affine
+from synthmed.words import counted
 
 _AXES = ("slices", "rows", "columns")
 _POSITION_TOLERANCE = 1e-4
@@ -101,7 +102,7 @@ def _stack_problems(ordered: Sequence[Frame], entry: Entry, affine: Affine) -> l
     problems = []
     normal, step = affine[:3, 2] / np.linalg.norm(affine[:3, 2]), float(np.linalg.norm(affine[:3, 2]))
     if len(ordered) != entry.shape[2]:
-        problems.append(f"has {len(ordered)} slices, not {entry.shape[2]}")
+        problems.append(f"has {counted(len(ordered), 'slice')}, not {entry.shape[2]}")
     gaps = np.diff([float(frame.position @ normal) for frame in ordered])
     if len(gaps) and np.abs(gaps - step).max() > _POSITION_TOLERANCE:
         problems.append(f"gaps between slices run from {gaps.min():.4g} to {gaps.max():.4g} mm, not {step:.4g}")

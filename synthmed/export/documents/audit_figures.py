@@ -9,6 +9,7 @@ from privacy.multiplicity import holm
 from privacy.policy import MEMBERSHIP
 from synthmed.export.cohort import ApprovedCohort
 from synthmed.export.documents.markdown import bullets, number, numbers, table
+from synthmed.words import counted
 
 _WORDS = {
     "identity_matches": "Samples that are recognisably one training patient",
@@ -85,8 +86,11 @@ def set_sizes(report: Mapping[str, Any]) -> str:
     """Say how many scans and patients trained and judged the model."""
     sizes = {role: numbers(report.get(role)) for role in ("train", "holdout")}
     said = [
-        f"{sizes[role]['n_scans']:.0f} scans of {sizes[role]['n_patients']:.0f} {text}"
-        for role, text in (("train", "training patients"), ("holdout", "other patients, held out"))
+        f"{counted(sizes[role]['n_scans'], 'scan')} of {counted(sizes[role]['n_patients'], *words)}"
+        for role, words in (
+            ("train", ("training patient", "training patients")),
+            ("holdout", ("other patient, held out", "other patients, held out")),
+        )
         if {"n_scans", "n_patients"} <= sizes[role].keys()
     ]
     return "; ".join(said) or "not recorded"

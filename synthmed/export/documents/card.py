@@ -16,6 +16,7 @@ from synthmed.export.documents.licence import hub_fields
 from synthmed.export.documents.loading import formats_of, loading_section
 from synthmed.export.documents.markdown import bullets, line, table
 from synthmed.prepare.space import Space
+from synthmed.words import counted
 
 _MODALITIES = {"MR": "magnetic resonance", "CT": "computed tomography", "PT": "positron emission tomography"}
 _UNITS = {"CT": "Hounsfield units", "PT": "standardised uptake values"}
@@ -87,7 +88,7 @@ def _contents(config: ExportConfig, cohort: ApprovedCohort, columns: Mapping[str
         ("Cases", str(len(cohort.samples))),
         ("Modality", f"{_MODALITIES.get(space.modality, space.modality)} ({space.modality})"),
         ("Intensities", intensity_units(space)),
-        ("Spacing, mm", "; ".join(f"{spacing} ({n} cases)" for spacing, n in sorted(spacings.items()))),
+        ("Spacing, mm", "; ".join(f"{spacing} ({counted(n, 'case')})" for spacing, n in sorted(spacings.items()))),
         ("Labels", _labels(cohort, formats)),
         ("Conditions", ", ".join(conditions(cohort)) or "none"),
     ]

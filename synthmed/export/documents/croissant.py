@@ -21,6 +21,7 @@ from synthmed.export.cohort import ApprovedCohort
 from synthmed.export.documents.licence import spdx_address
 from synthmed.export.samples import FACTS
 from synthmed.files import sha256_file, write_json
+from synthmed.words import counted
 
 FILE = "croissant.json"
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
@@ -96,8 +97,8 @@ def describe(
         "@type": "sc:Dataset",
         "conformsTo": list(CONFORMS_TO),
         "name": config.title,
-        "description": f"{len(columns)} synthetic {space.modality} volumes, drawn from a generative model. None is a "
-        f"scan of a person. Not for clinical use. Source: {config.source_statement}",
+        "description": f"{counted(len(columns), f'synthetic {space.modality} volume')}, drawn from a generative "
+        f"model. None is a scan of a person. Not for clinical use. Source: {config.source_statement}",
         "version": "1.0.0",
         "url": "README.md",
         "license": _licence(config.license),

@@ -16,6 +16,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from synthmed.words import counted
+
 _KEYS = ("channel_names", "labels", "numTraining", "file_ending")
 _TOLERANCE = 1e-4
 
@@ -90,7 +92,7 @@ def _count_problems(folder: Path, dataset: Mapping[str, Any], training: list[str
     yield from (f"imagesTr: {case} has no label map" for case in training if case not in labelled)
     yield from (f"labelsTr: {case} has no image" for case in sorted(labelled - set(training)))
     if dataset["numTraining"] != len(training):
-        yield f"numTraining is {dataset['numTraining']}, and there are {len(training)} cases"
+        yield f"numTraining is {dataset['numTraining']}, and it lists {counted(len(training), 'case')}"
 
 
 def _volume_problems(

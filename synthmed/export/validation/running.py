@@ -8,6 +8,7 @@ from pathlib import Path
 from synthmed.export.validation.validators import VALIDATORS
 from synthmed.export.validation.verdicts import FAILED, Verdict
 from synthmed.files import write_json
+from synthmed.words import counted
 
 __all__ = ["ROOT", "Verdict", "describe_failures", "validate_release"]
 
@@ -44,7 +45,8 @@ def validate_release(part: Path) -> list[Verdict]:
 def describe_failures(verdicts: list[Verdict]) -> list[str]:
     """Return a line for each error that a validator found: tool, message, how often, where first."""
     return [
-        f"{verdict.tool}: {said.message}" + (f" ({said.times} times, first {said.first})" if said.first else "")
+        f"{verdict.tool}: {said.message}"
+        + (f" ({counted(said.times, 'time')}, first {said.first})" if said.first else "")
         for verdict in verdicts
         if verdict.status == FAILED
         for said in verdict.errors
