@@ -284,8 +284,8 @@ def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
         f" {counted(m['samples'], 'distinct sample')} (at {limits['confidence']:.0%} confidence at most"
         f" {m['copy_rate_upper']:.1%} of all samples), {m['recall']:.1%} of the planted copies found;"
         f" smallest p of {len(MEMBERSHIP)} tests of membership {p:.2g} after Holm's correction{sign} (limit"
-        f" {limits['min_membership_p']:.2g}); linkability and inference at least {max(risks):.1%} beyond held-out"
-        f" patients'; {counted(m['identifying_headers'], 'identifying header')}"
+        f" {limits['min_membership_p']:.2g}); risk of linkability and inference at least"
+        f" {max(risks):.1%}; {counted(m['identifying_headers'], 'identifying header')}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import shlex
 import sys
@@ -18,6 +19,7 @@ import typer
 import yaml
 
 from privacy.__main__ import _parser
+from privacy.policy import MEMBERSHIP, judge, load_policy
 from synthmed.cli import app
 from synthmed.config import Config, apply_overrides, parse_config
 
@@ -183,6 +185,30 @@ def test_the_reference_is_what_help_says() -> None:
     assert current == make_cli.render(), "run: python docs/make_cli.py"
     for command in app.registered_commands:
         assert f"\n## `synthmed {command.name or command.callback.__name__}`\n" in current
+
+
+def test_the_specimen_is_a_record_as_the_audit_writes_it_now() -> None:
+    from privacy.writing import release_markdown
+    from synthmed.models.library import shipped_models
+
+    def headings(text: str) -> list[str]:
+        return re.findall(r"^##? .+$", text, re.MULTILINE)
+
+    record = json.loads((shipped_models()["phantom-heads"] / "audit" / "report.json").read_text(encoding="utf-8"))
+    specimen = (ROOT / "docs" / "specimen-audit.md").read_text(encoding="utf-8")
+    assert headings(specimen)[1:] == headings(release_markdown(record))
+    measured = record["measurements"] | dict.fromkeys(MEMBERSHIP, 0.01)
+    assert ", a weak sign of who was in training (limit 0.01)" in judge(measured, load_policy("default"))[1][0]
+    assert ", a weak sign of who was in training (limit 0.01)" in specimen
+
+
+def test_the_steward_is_sent_to_parts_of_the_page_that_are_there() -> None:
+    from synthmed.report.page import _SECTIONS
+
+    text = (ROOT / "docs" / "steward.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`report\.html`, (?:The )?([A-Z]?\w+)", text))
+    assert named == {"Verdict", "Volumes", "Training", "audit"}
+    assert {name.lower() for name in named} <= {name.lower() for _, name in _SECTIONS}
 
 
 def test_the_tables_of_exit_codes_agree() -> None:

@@ -154,7 +154,7 @@ def test_a_pass_says_what_a_loose_policy_let_through(tmp_path: Path) -> None:
     policy = load_policy(_write(tmp_path / "own.yaml", thresholds=_with("max_inference_risk", value=0.5)))
     changes = {"inference_risk": 0.3, "inference_risk_lower": 0.1, "attribute_risk": 0.3, "attribute_risk_lower": 0.2}
     [reason] = judge(CLEAN | changes, policy)[1]
-    assert "linkability and inference at least 20.0% beyond" in reason
+    assert "risk of linkability and inference at least 20.0%;" in reason
 
 
 @pytest.mark.parametrize(
