@@ -20,6 +20,7 @@ from synthmed.errors import ConfigError
 from synthmed.send.instances import Instance
 from synthmed.send.peers import Dropped, Refused, Say, connection_error
 from synthmed.send.targets import Certificates, WebRoot
+from synthmed.words import counted
 
 T = TypeVar("T")
 USER, PASSWORD = "SYNTHMED_SEND_USER", "SYNTHMED_SEND_PASSWORD"
@@ -180,7 +181,7 @@ def _failures(answer: Dataset) -> list[tuple[str, int]]:
 
 def _failed(failures: Sequence[tuple[str, int]]) -> Exception:
     uid, reason = failures[0]
-    line = f"did not store {len(failures)} file(s), such as {uid}: failure reason 0x{reason:04X}"
+    line = f"did not store {counted(len(failures), 'file')}, such as {uid}: failure reason 0x{reason:04X}"
     if 0xA700 <= reason <= 0xA7FF:
         return Dropped(f"is out of resources; it {line}")
     return Refused(line, duplicate=True)

@@ -106,4 +106,4 @@ def test_the_release_can_be_verified_from_the_wheel(installed: Installed) -> Non
     (installed.outside / "no-release").mkdir()
     done = installed.run("synthmed", "verify", "no-release")
     assert done.returncode == 8, done.stderr
-    assert "SHA256SUMS: is missing" in done.stdout
+    assert "no-release is no release; found no SHA256SUMS in it" in done.stderr

@@ -92,7 +92,7 @@ def test_a_file_that_is_too_large_alone_is_named(release: Path) -> None:
         (401, 1, "asks for a user and password; set SYNTHMED_SEND_USER"),
         (403, 1, "forbids"),
         (404, 1, "has no DICOMweb service at this address"),
-        (409, 1, "did not store 8 file(s), such as 2.25."),
+        (409, 1, "did not store 8 files, such as 2.25."),
         (415, 1, "does not take DICOM"),
         (302, 1, "redirects to another address"),
         (500, 2, "HTTP 500"),
