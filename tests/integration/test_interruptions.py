@@ -49,18 +49,15 @@ def alone(tmp_path_factory):
     return root
 
 
-# SIGTERM is answered as SIGINT is, by the same exception: of the two, each stage gets one.
-@pytest.mark.parametrize(("signals", "code"), [([signal.SIGKILL], -9), ([signal.SIGINT, signal.SIGTERM], 130)])
-def test_a_run_interrupted_in_every_stage_ends_as_one_left_alone(alone, tmp_path, signals, code):
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_a_run_interrupted_in_every_stage_ends_as_one_left_alone(alone, tmp_path, how, code):
     config = write_config(tmp_path)
     broken = tmp_path / "unterbröchen run"
     codes = []
     for number, stage in enumerate(NAMES):
-        how = signals[number % len(signals)]
         codes.append(_interrupt_in(stage, config, broken, how, delay=(0.0, 0.15, 0.3)[number % 3]))
         assert not (broken / "export" / "release").exists()
     final = synthmed("run", config, "--run-dir", broken, "--set", "audit.policy=research", quick=True)
     assert final.returncode == 4
-    for first in range(len(signals)):
-        assert code in codes[first :: len(signals)], "no stage was long enough to be interrupted"
+    assert code in codes, "no stage was long enough to be interrupted"
     assert _results(broken) == _results(alone), final.stderr
