@@ -2,11 +2,12 @@
 
     python benchmarks/ablations.py RUN [--variants NAME ...] [--seconds S] [--seeds N ...] [--utility] [--out DIR]
     python benchmarks/ablations.py RUN --try NAME KEY=VALUE ... --variants base NAME
+    python benchmarks/ablations.py RUN --trained --variants base steps_10 guidance_3
 
 RUN holds a prepared cohort and its trained autoencoder. Every variant changes RUN's configuration as `--set` would. Its
 denoiser trains for S seconds of steps, timed beforehand; the autoencoder is RUN's own unless the variant changes it.
-Variants that only sample otherwise share a denoiser. What is on disk is not made again. The table is written as
-Markdown, for benchmarks/ablations.md.
+Variants that only sample otherwise share a denoiser; with --trained it is RUN's own, of its whole budget. What is on
+disk is not made again. The table is written as Markdown, for benchmarks/ablations.md.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         variants = choose_variants(options.variants, options.tried or [])
         check_overrides(options.overrides)
-        source = open_source(options.run, ("prepare", "autoencoder"), options.overrides)
+        stages = ("prepare", "autoencoder", *(["denoiser"] if options.trained else []))
+        source = open_source(options.run, stages, options.overrides)
         steps = source.run.config.evaluation.segmenter_steps if options.utility else 0
-        trial = Trial(options.seconds, options.samples, steps)
+        trial = Trial(None if options.trained else options.seconds, options.samples, steps)
         out = options.out or Path("runs/ablations") / source.run.root.name
         results = run_variants(source, variants, options.seeds, trial, out, progress=not options.no_progress)
     except SynthmedError as error:
@@ -135,8 +137,9 @@ def markdown(variants: Mapping[str, tuple[str, ...]], results: Results, trial: T
     floor = [f"{floors[f'{name}_floor']:.2f}" for name in figures]
     lines.append(["real scans", "", "", "", "", *floor, *(["1"] if trial.segmenter_steps else [])])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    budget = "The run's own denoiser" if trial.seconds is None else f"{trial.seconds:g} s of the denoiser's steps"
     told = (
-        f"{trial.seconds:g} s of the denoiser's steps, {trial.samples} volumes, seeds {', '.join(map(str, seeds))}"
+        f"{budget}, {trial.samples} volumes, seeds {', '.join(map(str, seeds))}"
         f"{'; mean (lowest to highest)' if len(seeds) > 1 else ''}. * Another path, prediction or latent: the loss"
         " does not compare."
     )
@@ -159,7 +162,15 @@ def _row(
 
 
 def _figures(result: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return list(distance_figures(result["fidelity"]))
+    """Return what the columns show, each with the real scans' own as ``<name>_floor``."""
+    followed = [
+        (f"{covariate} {measure}{end}", found[role][measure]["value"])
+        for covariate, found in result.get("conditions", {}).items()
+        for measure in ("correlation", "slope", "auc")
+        for end, role in (("", "synthetic"), ("_floor", "holdout"))
+        if measure in found.get(role, {})
+    ]
+    return [*distance_figures(result["fidelity"]), *followed]
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -178,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--variants", nargs="+", metavar="NAME", help=f"of {', '.join(VARIANTS)}; all by default")
     parser.add_argument("--try", dest="tried", nargs="+", action="append", metavar=("NAME", "KEY=VALUE"))
     parser.add_argument("--set", dest="overrides", nargs="+", default=[], metavar="KEY=VALUE", help="in every variant")
-    parser.add_argument("--seconds", type=float, default=300.0, help="of the denoiser's steps; default 300")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--seconds", type=float, default=300.0, help="of the denoiser's steps; default 300")
+    budget.add_argument("--trained", action="store_true", help="train nothing: RUN's own denoiser")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--utility", action="store_true", help="also train segmenters")

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 import privacy
 from baselines.source import Source
 from synthmed.evaluation import compare, structure_names
 from synthmed.evaluation.cases import Cases, real_cases, synthetic_cases
+from synthmed.evaluation.conditions import covariate_figures
 from synthmed.evaluation.encoder import Encoder, learn_encoder
 from synthmed.evaluation.intervals import patient_weights, percentile_interval
+from synthmed.evaluation.learning import Budget
+from synthmed.evaluation.predictor import Questions, ask, questions_of, train_predictor
 from synthmed.evaluation.utility import dice_on, train_segmenter
 from synthmed.files import read_json, sha256_file
 
@@ -107,6 +112,30 @@ def fidelity_of(source: Source, folder: Path, seed: int) -> dict[str, Any]:
         half_range=(high - low) / 2,
         seed=seed,
     )
+
+
+def conditions_of(source: Source, folder: Path, seed: int) -> dict[str, Any]:
+    """Return how truly a set follows what it was asked for, as `synthmed.evaluation` says it; empty without conditions.
+
+    The predictor of real scans is learned once for all sets.
+    """
+    known = _predictor(source, seed)
+    if known is None:
+        return {}
+    questions, network = known
+    sets = {"holdout": real_cases(source.holdout), "synthetic": synthetic_cases(folder, source.space)}
+    said = {role: [ask(network, cases, questions)] for role, cases in sets.items()}
+    return covariate_figures(questions, sets, said, seed)
+
+
+@cache
+def _predictor(source: Source, seed: int) -> tuple[Questions, nn.Module] | None:
+    config, train = source.run.config, real_cases(source.train)
+    questions = questions_of(train, config.conditioning.scalars, config.conditioning.classes)
+    if not questions.outputs or not config.evaluation.predictor_steps:
+        return None
+    budget = Budget(config.evaluation.predictor_steps, config.evaluation.segmenter_batch_size, torch.device("cpu"))
+    return questions, train_predictor(train, questions, budget=budget, seed=seed)
 
 
 @cache

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.judging import fidelity_of, segmenter_scores
+from baselines.judging import conditions_of, fidelity_of, segmenter_scores
 from baselines.source import Source
 from synthmed.config import Config, apply_overrides
 from synthmed.diffusion.conditioning import Conditioning
 from synthmed.diffusion.process import PATHS, training_loss
+from synthmed.errors import ConfigError
 from synthmed.evaluation.cases import synthetic_cases
 from synthmed.files import read_json, sha256_json, write_json
 from synthmed.models.checkpoint import load_autoencoder
@@ -69,15 +70,15 @@ class Trial:
 
     Attributes
     ----------
-    seconds : float
-        Of the denoiser's training steps; encoding, validation and sampling come on top.
+    seconds : float, or None
+        Of the denoiser's training steps; encoding, validation and sampling come on top. None takes the run's own.
     samples : int
         Volumes that are drawn and measured.
     segmenter_steps : int
         0 leaves the utility out.
     """
 
-    seconds: float
+    seconds: float | None
     samples: int
     segmenter_steps: int
 
@@ -97,14 +98,17 @@ def measure_variant(
     Raises
     ------
     ConfigError
-        If the variant does not fit the cohort or is no configuration.
+        If the variant does not fit the cohort, is no configuration, or would need a denoiser that is not to be trained.
     TrainingDiverged
         If none of its volumes is in the real range.
     """
     config = apply_overrides(source.run.config, (*overrides, f"seed={seed}"))
     autoencoder = autoencoder_of(source, config, out, progress=progress)
-    steps = steps_of(source, config, autoencoder, trial, out)
-    denoiser = denoiser_of(source, config, autoencoder, steps, out, progress=progress)
+    if trial.seconds is None:
+        denoiser = own_denoiser(source, config)
+    else:
+        steps = steps_of(source, config, autoencoder, trial.seconds, out)
+        denoiser = denoiser_of(source, config, autoencoder, steps, out, progress=progress)
     samples = out / "sets" / _digest(denoiser.name, config.sampling.model_dump(mode="json"), seed)
     generate(
         autoencoder,
@@ -117,7 +121,7 @@ def measure_variant(
     )
     file = out / "measured" / f"{_digest(samples.name, trial.samples, trial.segmenter_steps)}.json"
     if not file.is_file():
-        measured = {"fidelity": fidelity_of(source, samples, seed)}
+        measured = {"fidelity": fidelity_of(source, samples, seed), "conditions": conditions_of(source, samples, seed)}
         if trial.segmenter_steps:
             cases = synthetic_cases(samples, source.space)
             shown = "synthetic" if progress else ""
@@ -158,7 +162,15 @@ def denoiser_of(source: Source, config: Config, autoencoder: Path, steps: int, o
     return folder
 
 
-def steps_of(source: Source, config: Config, autoencoder: Path, trial: Trial, out: Path) -> int:
+def own_denoiser(source: Source, config: Config) -> Path:
+    """Return the run's own denoiser; raise `ConfigError` where a variant would train another."""
+    trained = (*AUTOENCODER, *DENOISER)
+    if _sections(config, trained) != _sections(source.run.config, trained):
+        raise ConfigError("it changes what is trained", next_step="Give it seconds instead of --trained")
+    return source.run.stage("denoiser")
+
+
+def steps_of(source: Source, config: Config, autoencoder: Path, seconds: float, out: Path) -> int:
     """Return how many of a variant's steps the budget holds; timed once, so that a second call does the same."""
     loaded = load_autoencoder(autoencoder).model
     i, j, k = (side // loaded.downsampling for side in source.space.grid)
@@ -168,7 +180,7 @@ def steps_of(source: Source, config: Config, autoencoder: Path, trial: Trial, ou
     if not file.is_file():
         dimension = Conditioning.fit(source.train.covariates, config.conditioning).dimension
         write_json(file, {"seconds_a_step": seconds_a_step(config, shape, dimension)})
-    return max(1, round(trial.seconds / read_json(file)["seconds_a_step"]))
+    return max(1, round(seconds / read_json(file)["seconds_a_step"]))
 
 
 def seconds_a_step(config: Config, latent_shape: tuple[int, int, int, int], condition_dim: int) -> float:

@@ -6,7 +6,7 @@ against the generator. Another learns from synthetic volumes and what they were 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from synthmed.evaluation.cases import Cases
 from synthmed.evaluation.intervals import Estimate, Figure
 from synthmed.evaluation.learning import Budget
-from synthmed.evaluation.predictor import Answers, ask, class_indices, questions_of, train_predictor
+from synthmed.evaluation.predictor import Answers, Questions, ask, class_indices, questions_of, train_predictor
 from synthmed.evaluation.regression import accuracy, class_auc, correlation, mean_absolute_error, slope
 from synthmed.evaluation.sample import Sample, sample_of
 
 FEWEST = 5
-ROLES = ("holdout", "synthetic", "tstr")
 
 
 def measure_conditions(
@@ -53,18 +52,34 @@ def measure_conditions(
     if not questions.outputs:
         return {"measured": False, "reason": "no covariate of the training cases varies"}
     sets = {"holdout": holdout, "synthetic": synthetic, "tstr": holdout}
-    said: dict[str, list[Answers]] = {role: [] for role in ROLES}
+    said: dict[str, list[Answers]] = {role: [] for role in sets}
     for seed in seeds:
         real = train_predictor(train, questions, budget=budget, seed=seed, title="of real scans")
         made = train_predictor(synthetic, questions, budget=budget, seed=seed, title="of synthetic volumes")
-        for role in ROLES:
-            said[role].append(ask(made if role == "tstr" else real, sets[role], questions))
-    measured = {name: _scalar(name, sets, said, seeds[0]) for name, _, _ in questions.scalars}
-    measured |= {name: _class(name, values, sets, said, seeds[0]) for name, values in questions.classes}
+        for role, cases in sets.items():
+            said[role].append(ask(made if role == "tstr" else real, cases, questions))
+    measured = covariate_figures(questions, sets, said, seeds[0])
     return {"measured": True, "steps": budget.steps, "seeds": list(seeds), "covariates": measured}
 
 
-def _scalar(name: str, sets: dict[str, Cases], said: dict[str, list[Answers]], seed: int) -> dict[str, Any]:
+def covariate_figures(
+    questions: Questions, sets: Mapping[str, Cases], said: Mapping[str, list[Answers]], seed: int
+) -> dict[str, Any]:
+    """Return the figures of each covariate, as `measure_conditions` does.
+
+    Parameters
+    ----------
+    sets, said : mapping
+        Under each role, of which ``holdout`` is what others are divided by, the cases and what one predictor a seed
+        said of them.
+    seed : int
+        Of the intervals.
+    """
+    measured = {name: _scalar(name, sets, said, seed) for name, _, _ in questions.scalars}
+    return measured | {name: _class(name, values, sets, said, seed) for name, values in questions.classes}
+
+
+def _scalar(name: str, sets: Mapping[str, Cases], said: Mapping[str, list[Answers]], seed: int) -> dict[str, Any]:
     """Return a scalar's figures; predictions are averaged over seeds by averaging their figures."""
     skills: dict[str, Estimate] = {}
     result: dict[str, Any] = {"kind": "scalar"}
@@ -82,7 +97,7 @@ def _scalar(name: str, sets: dict[str, Cases], said: dict[str, list[Answers]], s
 
 
 def _class(
-    name: str, values: tuple[str, ...], sets: dict[str, Cases], said: dict[str, list[Answers]], seed: int
+    name: str, values: tuple[str, ...], sets: Mapping[str, Cases], said: Mapping[str, list[Answers]], seed: int
 ) -> dict[str, Any]:
     skills: dict[str, Estimate] = {}
     result: dict[str, Any] = {"kind": "class", "values": len(values)}

@@ -98,10 +98,32 @@ def test_a_budget_is_divided_by_the_time_of_a_step(run, tmp_path):
     opened = source.open_source(run, ("prepare", "autoencoder"))
     config = opened.run.config
     folder = opened.run.stage("autoencoder")
-    few = variants.steps_of(opened, config, folder, TRIAL, tmp_path)
-    more = variants.steps_of(opened, config, folder, variants.Trial(0.5, 3, 0), tmp_path)
+    few = variants.steps_of(opened, config, folder, 0.05, tmp_path)
+    more = variants.steps_of(opened, config, folder, 0.5, tmp_path)
     assert few >= 1
     assert more == pytest.approx(10 * few, abs=6)
+
+
+def test_a_trained_run_lends_its_own_denoiser_to_variants_that_only_sample(run):
+    opened = source.open_source(run, ("prepare", "autoencoder"))
+    sampled = apply_overrides(opened.run.config, ["sampling.num_inference_steps=3", "seed=1"])
+    assert variants.own_denoiser(opened, sampled) == run / "denoiser"
+    with pytest.raises(ConfigError, match="changes what is trained"):
+        variants.own_denoiser(opened, apply_overrides(opened.run.config, ["denoiser.depth=2"]))
+
+
+def test_a_table_says_how_conditions_are_followed_beside_the_real_scans():
+    told = {"holdout": {"correlation": {"value": 0.81}}, "synthetic": {"correlation": {"value": 0.72}}}
+    measured = {"loss": 1.0, "training_loss": 1.0, "psnr": None, "steps": 3, "fidelity": {}} | {
+        "conditions": {"age": told}
+    }
+    head, _, row, floor, _, budget = ablations.markdown(
+        {"base": ()}, {"base": [measured]}, variants.Trial(None, 9, 0), [0]
+    ).splitlines()
+    assert head.endswith("| age correlation |")
+    assert row.endswith("| 0.72 |")
+    assert floor.endswith("| 0.81 |")
+    assert budget.startswith("The run's own denoiser, 9 volumes")
 
 
 def test_spread_over_seeds_is_told_with_its_ends():
