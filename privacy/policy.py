@@ -277,6 +277,8 @@ def _doubts(m: _Measured, limits: Mapping[str, float]) -> list[str]:
 def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
     """Say what was measured, so that a small p of membership is not read as none."""
     risks = [m[f"{key}_risk_lower"] for key in ("linkability", "inference", "attribute") if f"{key}_risk_lower" in m]
+    shown = f"risk of linkability and inference at least {max(risks):.1%}"
+    risk = shown if max(risks) > 0 else "no risk of linkability or inference shown"
     p = min(holm([m[name] for name in MEMBERSHIP]))
     sign = ", a weak sign of who was in training" if p < WEAK_SIGN else ""
     return (
@@ -284,8 +286,7 @@ def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
         f" {counted(m['samples'], 'distinct sample')} (at {limits['confidence']:.0%} confidence at most"
         f" {m['copy_rate_upper']:.1%} of all samples), {m['recall']:.1%} of the planted copies found;"
         f" smallest p of {len(MEMBERSHIP)} tests of membership {p:.2g} after Holm's correction{sign} (limit"
-        f" {limits['min_membership_p']:.2g}); risk of linkability and inference at least"
-        f" {max(risks):.1%}; {counted(m['identifying_headers'], 'identifying header')}"
+        f" {limits['min_membership_p']:.2g}); {risk}; {counted(m['identifying_headers'], 'identifying header')}"
     )
 
 

@@ -135,6 +135,7 @@ def test_a_clean_set_passes_with_what_was_shown() -> None:
     assert verdict == "PASS"
     assert "0 identity matches in 100 distinct samples" in reasons[0]
     assert "smallest p of 3 tests of membership 0.9 after Holm's correction (limit 0.01)" in reasons[0]
+    assert "; no risk of linkability or inference shown;" in reasons[0]
     assert "anonym" not in reasons[0]
     assert "No evidence" not in reasons[0]
 
