@@ -166,7 +166,7 @@ class TrainingConfig(_Section):
     validate_every: int = Field(100, ge=1)
     patience: int = Field(0, ge=0, description="validations without a better held-out loss before stopping; 0: never")
     checkpoint_every: int = Field(100, ge=1)
-    augment: bool = Field(True, description="small affine changes of the training scans")
+    augment: float = Field(1.0, ge=0.0, le=1.0, description="share of training scans that get small affine changes")
 
 
 class SamplingConfig(_Section):

@@ -20,6 +20,18 @@ def draw_augmentation(count: int, generator: torch.Generator) -> Tensor:
     return torch.randn(count, AUGMENTATION_DIM, generator=generator).clamp(-2.0, 2.0)
 
 
+def augmented(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """Return which of `count` cases are augmented, each with the chance `share`, shape (count,), bool.
+
+    References
+    ----------
+    Karras et al. 2022, arXiv:2206.00364, section 5: a part suffices for a denoiser that is told of the augmentation.
+    """
+    if share >= 1.0:
+        return torch.ones(count, dtype=torch.bool)
+    return torch.rand(count, generator=generator) < share
+
+
 def affine_matrices(parameters: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Return the output -> input maps in normalised coordinates that `torch.nn.functional.affine_grid` takes.
 

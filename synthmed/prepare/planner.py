@@ -118,11 +118,15 @@ def plan(content: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
 
 
 def networks(machine: Machine) -> dict[str, Any]:
-    """Return the sections of the two networks that suit a machine."""
-    large = machine.device == "cuda" and machine.training_gib >= 16
+    """Return the sections of the two networks that suit a machine; the small ones are those of the shipped recipes."""
+    if machine.device == "cuda" and machine.training_gib >= 16:
+        return {
+            "autoencoder": {"channels": [64, 128, 256], "latent_channels": 160, "latent_noise": 0.15},
+            "denoiser": {"kind": "transformer", "width": 512, "depth": 12},
+        }
     return {
-        "autoencoder": {"channels": [64, 128, 256] if large else [32, 64, 128], "latent_channels": 64},
-        "denoiser": {"kind": "transformer", "width": 512 if large else 256, "depth": 12 if large else 6},
+        "autoencoder": {"channels": [16, 64, 128], "latent_channels": 160, "latent_noise": 0.15},
+        "denoiser": {"kind": "transformer", "width": 256, "depth": 3},
     }
 
 
@@ -244,7 +248,7 @@ def _grid(content: Mapping[str, Any], spacing: list[float], step: int) -> list[i
 
 def _largest_batch(proposed: dict[str, Any], content: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     """Take the largest batch, up to 32 and a quarter of the cases, that half of the memory holds."""
-    most = max(1, min(32 if machine.device == "cuda" else 16, content["cases"] // 4))
+    most = max(1, min(32 if machine.device == "cuda" else 8, content["cases"] // 4))
     for size in (32, 16, 8, 4, 2):
         tried = _with_training(proposed, content, machine, size)
         fits = estimate_memory(parse_config(tried), content).peak <= SHARE_OF_MEMORY * machine.training_gib
@@ -256,16 +260,26 @@ def _largest_batch(proposed: dict[str, Any], content: Mapping[str, Any], machine
 def _with_training(
     proposed: Mapping[str, Any], content: Mapping[str, Any], machine: Machine, batch: int
 ) -> dict[str, Any]:
-    """Add batch and steps: some 60 passes for the autoencoder and 400 for the denoiser, within bounds by device."""
+    """Add batch and steps: some 60 passes for the autoencoder and 250 for the denoiser, within bounds by device.
+
+    The denoiser sees half of the scans as they are, and its best held-out loss decides which weights are kept.
+    """
     passes = content["cases"] / batch
     longest = 10 if machine.device == "cuda" else 1
     coding = round(min(max(60 * passes, 400), 1500 * longest), -2)
-    denoising = round(min(max(400 * passes, 1500), 6000 * longest), -2)
+    denoising = round(min(max(250 * passes, 1500), 6000 * longest), -2)
     return {
         **proposed,
         "conditioning": _conditioning(content),
-        "autoencoder_training": {"max_steps": int(coding), "batch_size": batch},
-        "denoiser_training": {"max_steps": int(denoising), "batch_size": batch},
+        "autoencoder_training": {"max_steps": int(coding), "batch_size": batch, "ema_decay": 0.99},
+        "denoiser_training": {
+            "max_steps": int(denoising),
+            "batch_size": batch,
+            "ema_decay": 0.99,
+            "validate_every": int(denoising) // 15,
+            "patience": 4,
+            "augment": 0.5,
+        },
         "sampling": {"num_samples": max(64, content["cases"]), "batch_size": batch},
     }
 

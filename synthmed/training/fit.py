@@ -18,6 +18,7 @@ from synthmed.config import AutoencoderConfig, Config, DenoiserConfig, TrainingC
 from synthmed.diffusion.conditioning import Conditioning
 from synthmed.diffusion.process import PATHS, holdout_loss, training_loss
 from synthmed.errors import ConfigError
+from synthmed.models.augmentation import augmented
 from synthmed.models.autoencoder import build_autoencoder
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, save_model
 from synthmed.models.denoiser import build_denoiser
@@ -212,6 +213,7 @@ def denoiser_loss(
     def loss(model: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
         device, share = next(model.parameters()).device, processes.share()
         copies = torch.randint(len(latents.train), cases.shape, generator=generator)
+        copies = copies * augmented(len(cases), config.denoiser_training.augment, generator)
         network = partial(model, augmentation=latents.augmentation[copies, cases][share].to(device))
         condition = None if conditions is None else conditions[cases].to(device)
         x0 = latents.train[copies, cases].to(device)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from synthmed import processes
 from synthmed.config import AutoencoderConfig, TrainingConfig
-from synthmed.models.augmentation import augment, draw_augmentation
+from synthmed.models.augmentation import augment, augmented, draw_augmentation
 from synthmed.models.autoencoder import one_hot
 from synthmed.prepare.prepared import PreparedSplit
 
@@ -75,6 +75,7 @@ def autoencoder_loss(
         labels = None if train.labels is None else train.labels[cases[share]].to(device)
         if settings.augment:
             drawn = draw_augmentation(len(cases), generator)
+            drawn = drawn * augmented(len(cases), settings.augment, generator)[:, None]
             images, labels = augment(images, labels, drawn[share].to(device))
         onehot = None if labels is None else one_hot(labels, train.num_classes)
         cells = (side // config.downsampling for side in images.shape[2:])

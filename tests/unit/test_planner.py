@@ -21,6 +21,7 @@ from synthmed.prepare.planner import (
     denoiser_bytes_per_cell,
     estimate_memory,
     format_plan,
+    networks,
     parameters,
     plan,
     plan_cohort,
@@ -58,6 +59,16 @@ def test_plans_are_configurations_within_half_of_the_memory(machine: Machine, mo
     assert estimate_memory(config, found).peak <= machine.training_gib / 2
     text = format_plan(plan(found, machine), found, machine)
     assert text.startswith("# Proposed")
+
+
+@pytest.mark.parametrize("recipe", ["hippocampus_mri", "brain_t1"])
+def test_a_small_machine_gets_the_networks_of_the_shipped_recipes(recipe: str) -> None:
+    shipped = load_config(recipe).model_dump()
+    for section, proposed in networks(LAPTOP).items():
+        assert {key: shipped[section][key] for key in proposed} == {
+            key: tuple(value) if isinstance(value, list) else value for key, value in proposed.items()
+        }
+    assert plan(content(), LAPTOP)["denoiser_training"]["augment"] == shipped["denoiser_training"]["augment"]
 
 
 def test_the_grid_holds_every_label() -> None:

@@ -12,13 +12,13 @@ from torch import nn
 
 from synthmed.config import TrainingConfig
 from synthmed.errors import ConfigError, InputError, StorageError, TrainingDiverged
-from synthmed.models.augmentation import AUGMENTATION_DIM, ROTATION, SHIFT, augment, draw_augmentation
+from synthmed.models.augmentation import AUGMENTATION_DIM, ROTATION, SHIFT, augment, augmented, draw_augmentation
 from synthmed.models.checkpoint import load_autoencoder, load_denoiser
 from synthmed.models.devices import make_fabric, resolve_device, resolve_precision
 from synthmed.training import loop, schedule
-from synthmed.training.fit import data_digest, train_autoencoder, train_denoiser
+from synthmed.training.fit import data_digest, denoiser_loss, train_autoencoder, train_denoiser
 from synthmed.training.journal import Journal, read_log
-from synthmed.training.latents import channel_statistics, latent_scale
+from synthmed.training.latents import LatentSet, channel_statistics, latent_scale
 from synthmed.training.objectives import dice, psnr
 from synthmed.training.resume import CHECKPOINT, TrainingState, first_difference, load_state, save_state
 
@@ -95,6 +95,31 @@ def test_drawn_augmentations_are_bounded_and_seeded():
     a = draw_augmentation(500, torch.Generator().manual_seed(0))
     assert a.abs().max() <= 2.0
     assert torch.equal(a, draw_augmentation(500, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_the_cases_is_augmented(share):
+    chosen = augmented(4000, share, torch.Generator().manual_seed(0))
+    assert float(chosen.float().mean()) == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_denoisers_cases_comes_augmented_and_is_said_to(share):
+    told = torch.ones(3, 6, AUGMENTATION_DIM)
+    told[0] = 0.0  # the first copy is not augmented
+    latents = LatentSet(torch.zeros(3, 6, 1, 2, 2, 2), told, torch.zeros(3, 1, 2, 2, 2), torch.zeros(1), torch.ones(1))
+    seen = []
+
+    class Network(nn.Linear):
+        def forward(self, x, t, condition=None, drop=None, augmentation=None):
+            seen.append(float(augmentation.mean()))
+            return x
+
+    loss = denoiser_loss(latents, None, small_config(denoiser_training={"augment": share}))
+    network, generator = Network(1, 1), torch.Generator().manual_seed(0)
+    for step in range(300):
+        loss(network, torch.arange(6), generator, step)
+    assert sum(seen) / len(seen) == pytest.approx(share * 2 / 3, abs=0.03)
 
 
 # Measurements
