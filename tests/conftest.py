@@ -26,6 +26,33 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 
 
+LONGEST = (
+    "test_notebooks.py",
+    "test_privacy_hippocampus.py",
+    "test_privacy_sets.py",
+    "test_privacy_cohorts.py",
+    "test_torchrun.py",
+    "test_release_names_nobody.py",
+    "test_interruptions.py",
+    "test_privacy_cli.py",
+    "test_baselines_run.py",
+    "test_run.py",
+    "test_cli_answers.py",
+    "test_resume.py",
+    "test_privacy_cleaning.py",
+    "test_privacy_embedding.py",
+    "test_prepare.py",
+    "test_export_faults.py",
+)
+"""Files that take long, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: a long file that begins last leaves one process working and the others idle."""
+    place = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Return the folder of real volumes, or skip where it is absent."""

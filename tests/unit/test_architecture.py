@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import LONGEST
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -164,3 +165,7 @@ def test_every_requirement_has_one_pin_inside_its_range() -> None:
     for requirement in (r for r in required if r.name != project["project"]["name"]):  # an extra may name another
         pinned = versions[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pinned), f"{requirement} is pinned to {pinned}"
+
+
+def test_the_test_files_that_begin_first_are_there() -> None:
+    assert set(LONGEST) <= {file.name for file in (ROOT / "tests").rglob("test_*.py")}
