@@ -1,13 +1,9 @@
-"""Train both stages in both precisions; a real SIGKILL ends the process where the second argument says.
-
-``python resumed_run.py OUT [STAGE STEP | STAGE checkpoint]``; run by tests/integration/test_resume.py.
-"""
+"""Train both stages in both precisions; a real SIGKILL ends the process where the last argument says."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -44,7 +40,8 @@ def kill_in_second_checkpoint() -> None:
 
 
 def main(out: Path, stage: str = "", where: str = "") -> None:
-    """Run the stages that are not finished, dying in `stage`."""
+    """Run the stages that are not finished, dying in `stage` at a step or in a ``checkpoint``."""
+    torch.set_num_threads(2)
     train, holdout = blobs(6, seed=1), blobs(3, seed=2)
     for precision in ("32-true", "bf16-mixed"):
         settings = {"precision": precision, "max_steps": 9, "patience": 5}
@@ -65,7 +62,3 @@ def main(out: Path, stage: str = "", where: str = "") -> None:
             else:
                 autoencoder = load_autoencoder(folders["autoencoder"])
                 train_denoiser(config, train, holdout, autoencoder, folder, device="cpu", progress=False)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])

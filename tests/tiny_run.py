@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
+from forked_run import Forked
 
 TINY = {
     "name": "tiny",
@@ -20,10 +23,6 @@ TINY = {
     "evaluation": {"segmenter_steps": 2, "encoder_steps": 2, "predictor_steps": 2},
 }
 PROGRAM = "from synthmed.cli import main; main()"
-QUICK = (
-    f"import sys; sys.path.append({str(Path(__file__).parent)!r})\nfrom privacy_audits import quick\nwith quick():\n"
-)
-QUICK += f"    {PROGRAM}"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -37,21 +36,30 @@ def write_config(folder: Path, **sections) -> Path:
     return file
 
 
-def command(*arguments: str | Path, quick: bool = False) -> list[str]:
-    """Return the command line of `synthmed`; a quick one's audit learns and plants too little to let a set pass."""
-    return [sys.executable, "-c", QUICK if quick else PROGRAM, *map(str, arguments)]
+def command(*arguments: str | Path) -> list[str]:
+    """Return the command line of `synthmed`, for a process that loads everything as its user's does."""
+    return [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+
+
+def start(*arguments: str | Path, quick: bool = False, before: Callable | None = None) -> Forked:
+    """Start `synthmed`, in its process after `before`; a quick one's audit learns and plants too little to pass."""
+    return Forked(_main, list(map(str, arguments)), quick, before, environment=ENVIRONMENT)
+
+
+def _main(words: list[str], quick: bool, before: Callable | None) -> None:
+    from privacy_audits import quick as quickly
+
+    from synthmed.cli import main
+
+    sys.argv = ["synthmed", *words]
+    if before is not None:
+        before()
+    with quickly() if quick else nullcontext():
+        main()
 
 
 def synthmed(
-    *arguments: str | Path, cwd: Path | None = None, quick: bool = False, **options
-) -> subprocess.CompletedProcess:
+    *arguments: str | Path, quick: bool = False, before: Callable | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run `synthmed` to its end and return what it printed."""
-    return subprocess.run(
-        command(*arguments, quick=quick),
-        cwd=cwd,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
+    return start(*arguments, quick=quick, before=before).end()

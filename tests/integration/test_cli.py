@@ -1,7 +1,9 @@
 """What a user sees when something is wrong: one line, the documented exit code, nothing lost."""
 
 import json
+import resource
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -198,18 +200,16 @@ def test_exit_codes_in_the_help_are_those_of_the_errors():
         assert f"{code} " in EXIT_CODES
 
 
+def _limit_files():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+
 @pytest.mark.slow
 def test_a_full_disk_in_the_middle_of_a_run_is_one_line_and_the_run_resumes(tmp_path):
     """A file-size limit stands in for a full disk: the system refuses the write in the same way."""
-    import resource
-    import signal
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-
     config = write_config(tmp_path)
-    failed = synthmed("generate", config, "--run-dir", tmp_path / "r", preexec_fn=limit)
+    failed = synthmed("generate", config, "--run-dir", tmp_path / "r", before=_limit_files)
     assert failed.returncode == 7, failed.stderr
     assert "Cannot write" in failed.stderr.splitlines()[-1]
     resumed = synthmed("generate", config, "--run-dir", tmp_path / "r")

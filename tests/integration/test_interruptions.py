@@ -1,11 +1,10 @@
 """SIGKILL and Ctrl-C in every stage: the same command resumes, to the same result as a run left alone."""
 
 import signal
-import subprocess
 import time
 
 import pytest
-from tiny_run import ENVIRONMENT, command, synthmed, write_config
+from tiny_run import start, synthmed, write_config
 
 from synthmed.files import read_json
 from synthmed.pipeline import STAGES
@@ -16,20 +15,11 @@ NAMES = [stage.name for stage in STAGES]
 
 def _interrupt_in(stage, config, root, how, delay):
     """Start the run, wait for `stage` to begin, then send the signal; return the exit code."""
-    process = subprocess.Popen(
-        command("run", config, "--run-dir", root, "--set", "audit.policy=research", quick=True),
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    for line in process.stderr:
-        if f"{stage}: running" in line:
-            break
+    process = start("run", config, "--run-dir", root, "--set", "audit.policy=research", quick=True)
+    process.wait_for(f"{stage}: running")
     time.sleep(delay)
     process.send_signal(how)
-    process.communicate(timeout=60)
-    return process.returncode
+    return process.end(60).returncode
 
 
 def _results(root):

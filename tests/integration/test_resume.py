@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import resumed_run
+from forked_run import Forked
 
 from synthmed.files import read_json
 from synthmed.models.checkpoint import RECORD, WEIGHTS
 from synthmed.training.journal import read_log
 from synthmed.training.resume import CHECKPOINT
 
-SCRIPT = Path(__file__).parents[1] / "resumed_run.py"
 DEATHS = {
     "autoencoder-32-true": "5",
     "denoiser-32-true": "checkpoint",
@@ -25,8 +23,7 @@ DEATHS = {
 
 
 def _run(out: Path, *death: str) -> int:
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
-    return subprocess.run([sys.executable, SCRIPT, out, *death], env=environment, check=False).returncode
+    return Forked(resumed_run.main, out, *death).end().returncode
 
 
 @pytest.mark.slow

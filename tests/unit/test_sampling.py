@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from forked_run import Forked
 from small_models import SPACE, save_models
 
 import synthmed.sampling.generate
@@ -52,6 +52,19 @@ def begun(whole: Path, tmp_path: Path) -> Path:
 def again(models: tuple[Path, Path], out: Path, **changes: Any) -> Path:
     options = {"sampling": SAMPLING, "seed": 1, "progress": False} | changes
     return generate(*models, out, **options)
+
+
+def dying(models: tuple[Path, Path], out: Path) -> None:
+    """Draw, in a process that dies as a file of the fourth volume takes its name."""
+    replace = os.replace
+
+    def die(source: Path, target: Path) -> None:
+        if "synth_00004" in str(target):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = die  # type: ignore[assignment]
+    again(models, out)
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -230,25 +243,10 @@ class TestResume:
         assert len(table(tmp_path / "set")) == stop_after - 1
         assert digests(again(models, tmp_path / "set")) == digests(whole)
 
+    @pytest.mark.slow
     def test_a_killed_process_is_resumed_from(self, whole: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
         out = tmp_path / "killed here"
-        script = (
-            "import os, signal, sys\n"
-            "from pathlib import Path\n"
-            "from synthmed.config import SamplingConfig\n"
-            "replace = os.replace\n"
-            "def die(source, target):\n"
-            "    if 'synth_00004' in str(target):\n"
-            "        os.kill(os.getpid(), signal.SIGKILL)\n"
-            "    replace(source, target)\n"
-            "os.replace = die\n"
-            "from synthmed.sampling.generate import generate\n"
-            "sampling = SamplingConfig.model_validate_json(sys.argv[1])\n"
-            "generate(*map(Path, sys.argv[2:]), sampling=sampling, seed=1, progress=False)\n"
-        )
-        arguments = [SAMPLING.model_dump_json(), *map(str, models), str(out)]
-        ended = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
-        assert ended.returncode == -signal.SIGKILL
+        assert Forked(dying, models, out).end().returncode == -signal.SIGKILL
         assert list((out / "images").glob(".part-*"))
         assert len(table(out)) == 3
         assert digests(again(models, out)) == digests(whole)
