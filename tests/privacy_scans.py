@@ -79,10 +79,12 @@ def learned(volumes: Sequence[np.ndarray], seed: int = 0, lessons: int = LESSONS
         return learn(features(volumes), voxels(volumes), SPACE, seed)
 
 
-def gallery(volumes: Sequence[np.ndarray], patient: Sequence[int] | None = None) -> Gallery:
-    """Make a gallery of volumes, of whom the embedding is learned; without `patient`, each is its own."""
+def gallery(
+    volumes: Sequence[np.ndarray], patient: Sequence[int] | None = None, embedding: Embedding | None = None
+) -> Gallery:
+    """Make a gallery of volumes, of whom the embedding is learned unless given; without `patient`, each is its own."""
     owners = np.arange(len(volumes)) if patient is None else np.array(patient)
-    return build_gallery(features(volumes), owners, SPACE, learned(volumes))
+    return build_gallery(features(volumes), owners, SPACE, embedding or learned(volumes))
 
 
 def _field(seed: int) -> np.ndarray:

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import pytest
 import utility
-from privacy_audits import quick
+from privacy_audits import clean_once, quick
 from tiny_run import TINY
 
 from synthmed.config import parse_config
@@ -30,7 +30,7 @@ def test_copies_are_as_good_as_real_scans_and_refused_and_a_second_call_does_not
     run_stages(Run(parse_config(TINY | SECTIONS), tmp_path / "run"), "generate", progress=False, say=lambda line: None)
     arguments = [str(tmp_path / "run"), "--methods", "tutorial", "copies", "--budget", "1", "--tutorial-steps", "2"]
     arguments += ["--no-progress", "--out", str(tmp_path / "out")]
-    with quick():
+    with quick(), clean_once():
         assert utility.main(arguments) == 0
     with (tmp_path / "out" / "utility.csv").open(newline="", encoding="utf-8") as stream:
         tutorial, copies = csv.DictReader(stream)

@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from privacy_audits import arguments, quick
+from privacy_audits import arguments, clean_once, quick
 from privacy_scans import SHAPE, scan, scans, write
 
 import privacy
@@ -65,7 +65,7 @@ def _known(root: Path, out: str) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    with quick():
+    with quick(), clean_once():
         yield
 
 
@@ -88,7 +88,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _leaking(root)
     codes = [main(arguments(root, "clean"))]
     _known(root, "leak")
-    codes.append(main(arguments(root, "leak", "copied")))
+    with quick(planted=1):
+        codes.append(main(arguments(root, "leak", "copied")))
     (root / "codes").write_text(" ".join(map(str, codes)), encoding="utf-8")
     return root
 
@@ -238,7 +239,8 @@ def test_duplicates_of_a_sample_change_no_figure(root: Path) -> None:
     for k in (5, 22):
         shutil.copy(root / "twice" / f"gen_{k:03d}.nii.gz", root / "twice" / f"gen_{k + 100}.nii.gz")
     out = _known(root, "again")
-    report = privacy.audit(root / "train", root / "holdout", root / "twice", policy="research", out=out)
+    with quick(planted=1):
+        report = privacy.audit(root / "train", root / "holdout", root / "twice", policy="research", out=out)
     first, second = _release(root, "leak"), report.release
     assert second["measurements"] == first["measurements"]
     assert (second["verdict"], second["reasons"]) == (first["verdict"], first["reasons"])
@@ -274,11 +276,12 @@ def test_json_goes_to_stdout_and_one_file_is_inconclusive(root: Path, capsys: py
     assert any("With 1 distinct sample," in reason for reason in report["reasons"])
 
 
-def test_a_holdout_of_five_is_inconclusive(root: Path) -> None:
+@pytest.mark.slow
+def test_a_holdout_of_five_is_inconclusive() -> None:
     names = [f"P{k}" for k in range(5)]
     with quick(planted=1):
         report = privacy.audit(
-            root / "train", scans(range(100, 105)), scans(HONEST), holdout_patients=names, policy="research"
+            scans(TRAIN), scans(range(100, 105)), scans(HONEST), holdout_patients=names, policy="research"
         )
     assert report.verdict == "INCONCLUSIVE"
     assert any("Only 5 held-out patients" in reason for reason in report.reasons)

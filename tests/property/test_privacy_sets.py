@@ -36,12 +36,14 @@ def people() -> Pool:
     return pool(collect("train", visits, [f"p{k}" for k in owners]), samples=8, train=8)
 
 
+@pytest.mark.slow
 def test_p_values_of_the_attacks_are_uniform_when_samples_are_other_people(people: Pool) -> None:
     drawn = [relabelled(people, seed, 14, POLICY) for seed in range(200)]
     for name in MEMBERSHIP:
         assert outside([p[name] for p in drawn]) == [], name
 
 
+@pytest.mark.slow
 def test_samples_of_other_people_have_uniform_p_values_and_match_no_more_often_than_stated(people: Pool) -> None:
     sets = [honest_set(people, seed, 14, 10, POLICY) for seed in range(SEEDS)]
     assert outside([p for p, _ in sets]) == []
