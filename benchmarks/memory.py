@@ -13,12 +13,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from speed.measuring import CLOCKS, clock_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,18 +76,18 @@ def prepared(task: str, model: LabelledAutoencoder, side: int, budget: int) -> C
     return decode
 
 
-def measure_here(task: str, name: str, side: int, mode: str, out: Path) -> dict[str, float]:
+def measure_here(task: str, name: str, side: int, mode: str, out: Path, clock_kind: str) -> dict[str, float]:
     """Code one volume in this process and write the result to `out`; MiB and seconds."""
     import torch
 
-    model = network(name)
+    model, clock = network(name), clock_of(clock_kind)
     budget = side**3 if mode == "whole" else 1
     with torch.inference_mode():
         prepared(task, model, 2 * model.downsampling, budget)()
         code = prepared(task, model, side, budget)
-        before, start = _peak_mib(), time.perf_counter()
+        before, start = _peak_mib(), clock()
         result = np.asarray(code())
-        found = {"mib": _peak_mib() - before, "seconds": time.perf_counter() - start}
+        found = {"mib": _peak_mib() - before, "seconds": clock() - start}
     np.save(out, result)
     return found
 
@@ -95,7 +96,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNIT
 
 
-def measure(task: str, name: str, side: int) -> dict[str, Any]:
+def measure(task: str, name: str, side: int, clock: str) -> dict[str, Any]:
     """Code the same volume whole and in tiles, each in its own process.
 
     Returns
@@ -108,7 +109,7 @@ def measure(task: str, name: str, side: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         files = {mode: Path(folder) / f"{mode}.npy" for mode in MODES}
         for mode, file in files.items():
-            words = [sys.executable, __file__, "--one", task, name, str(side), mode, str(file)]
+            words = [sys.executable, __file__, "--clock", clock, "--one", task, name, str(side), mode, str(file)]
             found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
             row |= {f"{mode}_{key}": value for key, value in found.items()}
         one, other = (np.load(file, mmap_mode="r") for file in files.values())
@@ -134,14 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--sides", nargs="+", type=int, default=[128, 192], help="voxels a side; multiples of 8")
     parser.add_argument("--large", action="store_true", help=f"also {_LARGE} a side")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="process: the processor's seconds over threads")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.one:
         task, name, side, mode, out = chosen.one
-        print(json.dumps(measure_here(task, name, int(side), mode, Path(out))))
+        print(json.dumps(measure_here(task, name, int(side), mode, Path(out), chosen.clock)))
         return
     sides = [*chosen.sides, *([_LARGE] if chosen.large else [])]
-    rows = (measure(task, name, side) for task in chosen.tasks for name in chosen.networks for side in sides)
+    wanted = product(chosen.tasks, chosen.networks, sides)
+    rows = (measure(task, name, side, chosen.clock) for task, name, side in wanted)
     for line in lines(rows):
         print(line, flush=True)
 

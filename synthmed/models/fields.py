@@ -10,15 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-TILE = 24
-"""Cells a side of a box, at whatever resolution the map has: smaller ones hold less and see more cells twice."""
 Shape = tuple[int, int, int]
+TILE: Shape = (128, 24, 8)
+"""Cells along the sides of a box, at whatever resolution the map has: smaller ones hold less, see more cells twice.
+
+Long and flat, because on a CPU PyTorch gives a convolution to oneDNN only where its channels times the first two sides
+come to more than 20,480. A cube of as many cells stays below with 16 or 24 channels; its values are then copied 27-fold
+for a matrix product, which takes ten times as long and more memory than all else.
+"""
 Box = tuple[slice, slice, slice]
 Local = Callable[[Tensor], Tensor]
 
@@ -33,37 +38,64 @@ class Field:
         Cells along the three axes.
     read : callable
         From a box of slices with both ends to a Tensor (B, C, i, j, k).
+    values : Tensor, shape (B, C, *shape), or None
+        The map where it is held.
+    spare : Tensor, shape (B, C, *shape), or None
+        Where to hold the map: values that only this field reads, for each cell those of the cell and its neighbours.
     """
 
     shape: Shape
     read: Callable[[Box], Tensor]
+    values: Tensor | None = None
+    spare: Tensor | None = None
 
 
-def tiles(shape: Shape, edge: int = TILE) -> Iterator[Box]:
+def tiles(shape: Shape, edge: Shape = TILE) -> Iterator[Box]:
     """Yield boxes that cover a map once, at most `edge` cells a side and as equal as they can be."""
+    return chain.from_iterable(_layers(shape, edge))
+
+
+def _layers(shape: Shape, edge: Shape) -> Iterator[list[Box]]:
+    """Yield the boxes that lie beside each other across the last axis."""
     sides = []
-    for length in shape:
-        count = math.ceil(length / edge)
+    for length, most in zip(shape, edge, strict=True):
+        count = math.ceil(length / most)
         bounds = [length * index // count for index in range(count + 1)]
         sides.append([slice(low, high) for low, high in pairwise(bounds)])
     i, j, k = sides
-    yield from product(i, j, k)
+    for last in k:
+        yield [(*others, last) for others in product(i, j)]
 
 
 def held(values: Tensor) -> Field:
     """Return a tensor (B, C, i, j, k) as a field."""
-    return Field(_shape(values.shape[2:]), lambda box: values[(..., *box)])
+    return Field(_shape(values.shape[2:]), lambda box: values[(..., *box)], values)
 
 
-def stored(source: Field, edge: int = TILE) -> Field:
-    """Compute a field once, box by box, and hold it."""
-    values: Tensor | None = None
-    for box in tiles(source.shape, edge):
-        part = source.read(box)
-        if values is None:
-            values = part.new_empty((*part.shape[:2], *source.shape))
+def stored(source: Field, edge: Shape = TILE) -> Field:
+    """Compute a field once, box by box, and hold it; in the place of what it is made from, where that is spare.
+
+    A layer of boxes is written when the next one has been read, which is the last that looks at what lay there.
+    """
+    layers = _layers(source.shape, edge)
+    waiting = _parts(source, next(layers))
+    first = waiting[0][1]
+    values = first.new_empty((*first.shape[:2], *source.shape)) if source.spare is None else source.spare
+    for layer in layers:
+        parts = _parts(source, layer)
+        _write(waiting, values)
+        waiting = parts
+    _write(waiting, values)
+    return held(values)
+
+
+def _parts(source: Field, boxes: Iterable[Box]) -> list[tuple[Box, Tensor]]:
+    return [(box, source.read(box)) for box in boxes]
+
+
+def _write(parts: Iterable[tuple[Box, Tensor]], values: Tensor) -> None:
+    for box, part in parts:
         values[(..., *box)] = part
-    return source if values is None else held(values)
 
 
 def near(source: Field, function: Local, reach: int) -> Field:
@@ -103,9 +135,9 @@ def coarser(source: Field, function: Local, factor: int, beyond: int = 0) -> Fie
     return Field(_shape(length // factor for length in source.shape), read)
 
 
-def added(one: Field, other: Field) -> Field:
-    """Return the sum of two fields of one shape."""
-    return Field(one.shape, lambda box: one.read(box) + other.read(box))
+def added(one: Field, other: Field, spare: Tensor | None = None) -> Field:
+    """Return the sum of two fields of one shape; see `Field` for `spare`."""
+    return Field(one.shape, lambda box: one.read(box) + other.read(box), spare=spare)
 
 
 def normalised(source: Field, norm: nn.GroupNorm, *, silu: bool = False) -> Field:

@@ -9,8 +9,9 @@ Whether there are tiles is decided by the grid and by a number in the configurat
 how much memory happens to be free: the last bits of a volume must not depend on what else runs on the machine. At
 the default, a whole decode takes about half a GiB with the networks of `benchmarks/memory.py`.
 
-What is held: in every residual block the map between its two convolutions, and what it makes where a norm or an
-up-sampling follows; after a down-sampling the coarser map. All else is computed where it is read, some of it twice.
+What is held: in every residual block the map between its two convolutions, and in its place what the block makes, where
+a norm or an up-sampling follows; after a down-sampling the coarser map. All else is computed where it is read, some of
+it twice.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from synthmed.models.fields import (
     TILE,
     Box,
     Field,
+    Shape,
     added,
     coarser,
     finer,
@@ -171,7 +173,7 @@ def _encode_in_tiles(model: LabelledAutoencoder, image: Tensor, labels: Tensor |
     )
     if model.project is not None:
         block = model.downsampling // 2
-        linear = stored(coarser(bands, model.project, block), max(1, TILE // block))
+        linear = stored(coarser(bands, model.project, block), _shrunk(TILE, block))
         latent = added(latent, linear)
     mean = stored(latent)
     return mean.read((slice(None), slice(None), slice(None)))
@@ -198,7 +200,7 @@ def _through(blocks: Iterable[nn.Module], field: Field) -> Field:
         elif isinstance(block, Upsample):
             field = finer(stored(field), block, 2)
         elif isinstance(block, AEKLDownsample):
-            field = stored(coarser(field, block, 2, beyond=1), TILE // 2)
+            field = stored(coarser(field, block, 2, beyond=1), _shrunk(TILE, 2))
         elif isinstance(block, nn.GroupNorm):
             field = normalised(stored(field) if costly else field, block)
         elif isinstance(block, Convolution):
@@ -217,7 +219,12 @@ def _through(blocks: Iterable[nn.Module], field: Field) -> Field:
 def _residual(block: AEKLResBlock, field: Field) -> Field:
     hidden = stored(near(normalised(field, block.norm1, silu=True), block.conv1, 1))
     change = near(normalised(hidden, block.norm2, silu=True), block.conv2, 1)
-    return added(change, near(field, block.nin_shortcut, 0))
+    return added(change, near(field, block.nin_shortcut, 0), spare=hidden.values)
+
+
+def _shrunk(edge: Shape, factor: int) -> Shape:
+    i, j, k = (max(1, side // factor) for side in edge)
+    return i, j, k
 
 
 def _check_budget(whole_voxels: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,11 +25,12 @@ NETWORKS = {
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five cells a side, so that small volumes have many tiles."""
-    monkeypatch.setattr(fields, "TILE", 5)
-    monkeypatch.setattr(tiling, "TILE", 5)
-    monkeypatch.setattr(fields.tiles, "__defaults__", (5,))
-    monkeypatch.setattr(fields.stored, "__defaults__", (5,))
+    """A few cells a side, so that small volumes have many tiles."""
+    tile = (5, 4, 3)
+    monkeypatch.setattr(fields, "TILE", tile)
+    monkeypatch.setattr(tiling, "TILE", tile)
+    monkeypatch.setattr(fields.tiles, "__defaults__", (tile,))
+    monkeypatch.setattr(fields.stored, "__defaults__", (tile,))
 
 
 def autoencoder(name: str, num_classes: int) -> LabelledAutoencoder:
@@ -69,6 +72,17 @@ def test_tiles_are_the_whole(name: str, grid: tuple[int, int, int], num_classes:
     assert (scores is None) == (logits is None) == (num_classes == 1)
     if scores is not None and logits is not None:
         torch.testing.assert_close(scores, logits, atol=16 * TOLERANCE, rtol=0)
+
+
+def test_a_spare_map_is_held_over() -> None:
+    """A sum over neighbours along each axis, written where its terms lay, as if they were still there."""
+    terms = torch.rand(1, 2, 11, 9, 13, generator=torch.Generator().manual_seed(2))
+    pool = torch.nn.AvgPool3d(3, stride=1, padding=1)
+    wanted, lazy = pool(terms), fields.near(fields.held(terms), pool, 1)
+    found = fields.stored(replace(lazy, spare=terms))
+    assert found.values is terms
+    torch.testing.assert_close(terms, wanted)
+    assert fields.stored(fields.held(terms)).values is not terms
 
 
 def test_statistics_of_a_tile_would_not_do() -> None:
