@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from privacy.features import Features
+from privacy.features import Features, Numbers
 from privacy.poses import MIRRORS, SHIFTS, flip, mirror_all
 from privacy.registration import Template, build_template, register, warp
+from privacy.stored import StoredFeatures, even_spans, spans
 
 POINTS = 1500
 STEPS = 8
@@ -21,6 +22,7 @@ LIKELY = 3  # mirror images that are registered
 HYPOTHESES = 2  # poses that are kept
 INSIDE = 0.5
 BATCH = 32
+PART = 128  # scans laid out at a time
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ class Laid:
     pose: Tensor
     score: Tensor
 
+    def __getitem__(self, rows: Numbers) -> Laid:
+        return Laid(self.mirror[rows], self.pose[rows], self.score[rows])
 
-def build_atlas(real: Features) -> Template:
+
+def build_atlas(real: Features | StoredFeatures) -> Template:
     """Average real scans, each laid over the average of the round before.
 
     Parameters
@@ -56,16 +61,21 @@ def build_atlas(real: Features) -> Template:
     return atlas
 
 
-def pictures(scans: Features, laid: Laid, atlas: Template) -> tuple[Tensor, Tensor]:
+def pictures(scans: Features | StoredFeatures, laid: Laid, atlas: Template) -> tuple[Tensor, Tensor]:
     """Return coarse features and content masks over the atlas, each of shape (n, D, H, W), in the best pose."""
-    moved, inside = warp(mirror_all(scans.coarse, laid.mirror[:, 0]), laid.pose[:, 0], atlas.points)
+    parts = [_pictures(scans.coarse[rows], laid[rows], atlas) for rows in even_spans(len(scans), PART)]
+    return torch.cat([values for values, _ in parts]), torch.cat([mask for _, mask in parts])
+
+
+def _pictures(coarse: Tensor, laid: Laid, atlas: Template) -> tuple[Tensor, Tensor]:
+    moved, inside = warp(mirror_all(coarse, laid.mirror[:, 0]), laid.pose[:, 0], atlas.points)
     mask = (inside.view(-1, *atlas.shape) > INSIDE).float()
     return moved.view(-1, *atlas.shape) * mask, mask
 
 
-def lay(scans: Features, atlas: Template) -> Laid:
+def lay(scans: Features | StoredFeatures, atlas: Template) -> Laid:
     """Register the likeliest mirror images of each scan to the atlas and keep the best."""
-    parts = [_lay(scans.coarse[start : start + BATCH], atlas) for start in range(0, len(scans), BATCH)]
+    parts = [_lay(scans.coarse[rows], atlas) for rows in spans(len(scans), BATCH)]
     return Laid(*(torch.cat([getattr(part, field) for part in parts]) for field in ("mirror", "pose", "score")))
 
 

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from privacy import stats
+from privacy.gallery import Gallery
 from privacy.margins import Margins, margins, weigh
 from privacy.policy import Policy
-from privacy.similarity import VIEWS, Gallery, Matches, match
+from privacy.similarity import VIEWS, Matches, match
 
 LEAST_SCALE = 1e-3  # of a view's margins, where a cohort's scans hardly differ
 ROUNDS = 3  # of merging; each uncovers what the round before hid

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from privacy.poses import MIRRORS, SHIFTS, flip
-from privacy.registration import Template, grid_points, warp
+from privacy.registration import grid_points, warp
+from privacy.stored import even_spans
 
 ANGLE, ZOOM = np.deg2rad(9.0), 0.9
 LEAST_OVERLAP = 0.5  # of the smaller content
 NONE = -1.0
+PART = 1000  # gallery scans at a time
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,26 @@ class Coarse:
         return mirror, torch.stack([matrix for _, matrix in starts()])[index] @ back
 
 
-def coarse_search(coarse: Tensor, gallery: Template) -> Coarse:
-    """Correlate queries, shape (n, 2, D, H, W), with every gallery scan over all starting poses and shifts.
+def coarse_search(coarse: Tensor, gallery: Tensor) -> Coarse:
+    """Correlate queries, shape (n, 2, D, H, W), with every gallery scan, (G, 2, D, H, W), over all poses and shifts.
 
     A turned or scaled pose is shifted along one axis at a time.
     """
-    target, inside = gallery.features.flatten(1), gallery.mask.flatten(1)
+    parts = [_search(coarse, gallery[part]) for part in even_spans(len(gallery), PART)]
+    return Coarse(*(torch.cat([getattr(part, field) for part in parts], 1) for field in ("score", "start", "shift")))
+
+
+def _search(coarse: Tensor, gallery: Tensor) -> Coarse:
+    target, inside = gallery[:, 0].flatten(1), gallery[:, 1].flatten(1)
     right = torch.cat([inside, target * target]).T.contiguous()
     best = torch.full((len(coarse), len(target)), 2 * NONE)
     start, shift = torch.zeros_like(best, dtype=torch.int64), torch.zeros_like(best, dtype=torch.int64)
-    points = grid_points(gallery.shape)
+    shape = gallery.shape[2:]
+    points = grid_points((shape[0], shape[1], shape[2]))
     for p, (mirror, matrix) in enumerate(starts()):
         moved, mask = warp(flip(coarse, mirror), matrix.expand(len(coarse), 4, 4), points)
         hard = (mask > LEAST_OVERLAP).float()
-        posed = torch.stack([moved * hard, hard], 1).view(len(coarse), 2, *gallery.shape)
+        posed = torch.stack([moved * hard, hard], 1).view(len(coarse), 2, *shape)
         upright = bool((matrix == torch.eye(4)).all())
         for s, step in enumerate(SHIFTS):
             if not upright and sum(map(abs, step)) > 1:

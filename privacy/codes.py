@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.atlas import pictures
-from privacy.similarity import Gallery, Queries
+from privacy.gallery import Gallery, Queries
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def aligned_pair(findings: Findings, k: int) -> tuple[NDArray[np.float32], NDArr
     """Return sample `k` laid over its nearest training scan, and that scan: (D, H, W), fine grid, in [0, 1]."""
     gallery, matches, scan = findings.cleaned.real.gallery, findings.matches, findings.samples[k]
     place = int(findings.evidence.samples.place[k])
-    source = gallery.features.intensity[int(matches.index[k, place]), 0]
+    source = gallery.features[[int(matches.index[k, place])]].intensity[0, 0]
     features = extract(scan.array(), scan.spacing, gallery.space)
     moving = flip(features.intensity, MIRRORS[int(matches.mirror[k, place])])
     pose = torch.from_numpy(matches.pose[k, place]).float()[None]

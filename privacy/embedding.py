@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from privacy import planted
-from privacy.atlas import POINTS, Laid, build_atlas, lay
+from privacy.atlas import PART, POINTS, Laid, build_atlas, lay
 from privacy.errors import UsageError
 from privacy.features import COARSE_STEP, Array, Features, Space, extract, join_features, normalise_locally
 from privacy.poses import mirror_all
 from privacy.registration import Template, build_template, grid_points, warp
+from privacy.stored import StoredFeatures, even_spans
 
 STEP = 2.0  # embedding voxel over fine voxel
 BANDS = ((0.6, 1.5), (1.0, 4.0))  # inner and outer widths, embedding voxels
@@ -60,11 +61,17 @@ class Embedding:
     nuisance: Tensor
     gain: Tensor
 
-    def encode(self, scans: Features) -> tuple[Tensor, Laid]:
+    def encode(self, scans: Features | StoredFeatures) -> tuple[Tensor, Laid]:
         """Return unit codes, shape (n, H, D), one for each pose over the atlas, and the poses."""
         laid = lay(scans, self.atlas)
+        codes = torch.empty(*laid.mirror.shape, len(self.mean))
+        for rows in even_spans(len(scans), PART):
+            codes[rows] = self._codes(scans[rows], laid[rows])
+        return codes, laid
+
+    def _codes(self, scans: Features, laid: Laid) -> Tensor:
         seen = look(scans, laid, self.shape) - self.mean
-        return normalize(seen - ((seen @ self.nuisance.T) * (1 - self.gain)) @ self.nuisance, dim=-1), laid
+        return normalize(seen - ((seen @ self.nuisance.T) * (1 - self.gain)) @ self.nuisance, dim=-1)
 
 
 def look(scans: Features, laid: Laid, shape: tuple[int, int, int]) -> Tensor:
@@ -80,7 +87,7 @@ def look(scans: Features, laid: Laid, shape: tuple[int, int, int]) -> Tensor:
 
 
 def learn(
-    real: Features,
+    real: Features | StoredFeatures,
     scans: Sequence[tuple[Array, tuple[float, ...]]],
     space: Space,
     seed: int,
@@ -101,7 +108,8 @@ def learn(
     """
     atlas = build_atlas(real)
     shape = _shape(space)
-    seen = look(real, lay(real, atlas), shape)[:, 0]
+    laid = lay(real, atlas)
+    seen = torch.cat([look(real[rows], laid[rows], shape)[:, 0].clone() for rows in even_spans(len(real), PART)])
     spread = []
     order = np.random.default_rng([seed, 5]).permutation(len(scans))
     for start in range(0, LESSONS, CHUNK):
@@ -144,7 +152,7 @@ def nuisances(spread: Tensor) -> tuple[Tensor, Tensor]:
 def cached(
     folder: Path | None,
     contents: Sequence[str],
-    real: Features,
+    real: Features | StoredFeatures,
     scans: Sequence[tuple[Array, tuple[float, ...]]],
     space: Space,
     seed: int,

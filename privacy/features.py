@@ -28,6 +28,8 @@ LEVELS = 129  # quantiles that ranks are interpolated between
 FLATNESS = 0.1  # share of the typical variance added, so that noise in flat regions is not blown up
 
 Array = NDArray[np.float32]
+Numbers = slice | Sequence[int] | Tensor
+"""Which rows: a slice, or each one's number."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.fine)
 
-    def __getitem__(self, rows: slice | list[int]) -> Features:
+    def __getitem__(self, rows: Numbers) -> Features:
         return Features(self.intensity[rows], self.fine[rows], self.coarse[rows], self.centre[rows])
 
 

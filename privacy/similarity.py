@@ -16,58 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from privacy.atlas import Laid
 from privacy.coarse import Coarse, coarse_search
-from privacy.embedding import Embedding
-from privacy.features import COARSE_STEP, INNER, OUTER_FINE, Features, Space, mask_shares, normalise_locally
-from privacy.poses import SIGNS, mirror_all
-from privacy.registration import INSIDE, MIN_OVERLAP, Template, build_template, grid_points, register, sample
+from privacy.gallery import Gallery, Queries
+from privacy.pairs import Pairs, compare
+from privacy.stored import spans
 
-FINE_POINTS, COARSE_POINTS = 4000, 1500
-STEPS = 8
 BY_CODE, BY_COARSE, PER_PATIENT = 6, 4, 2
 CANDIDATES = BY_CODE + BY_COARSE
 SHORTLIST = 64  # scores of a row that are sorted before all of them are
 BATCH = 32
-PAIRS = 8  # compared at a time: what the processor's cache holds
 NONE = -2.0  # below any correlation
 VIEWS = ("embedding", "registered", "half", "linear")
-INNER_LINEAR, OUTER_LINEAR = 2.0, 6.0  # widths of the neighbourhoods of the linear view, voxels
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """What queries are searched in: G real scans.
-
-    Attributes
-    ----------
-    space : Space
-    embedding : Embedding
-    patient : ndarray of int64, shape (G,)
-        Which patient each belongs to.
-    features : Features
-    fine, coarse : Template
-    codes : Tensor, shape (G, H, D)
-        One code for each pose over the atlas, the best first.
-    laid : Laid
-    """
-
-    space: Space
-    embedding: Embedding
-    patient: NDArray[np.int64]
-    features: Features
-    fine: Template
-    coarse: Template
-    codes: Tensor
-    laid: Laid
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    @property
-    def queries(self) -> Queries:
-        """The scans of the gallery as queries."""
-        return Queries(self.features, self.codes, self.laid)
 
 
 @dataclass(frozen=True)
@@ -93,23 +52,18 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Scans to be searched for, with their codes, shape (n, H, D), and poses over the atlas."""
+class Searched:
+    """What a search of some queries found, whoever is whose: a search among other owners need not find it again.
 
-    features: Features
-    codes: Tensor
-    laid: Laid
+    Attributes
+    ----------
+    coarse : Coarse
+    pairs : Pairs or None
+        Of the candidates; None where there were none.
+    """
 
-    def __getitem__(self, rows: slice) -> Queries:
-        laid = Laid(self.laid.mirror[rows], self.laid.pose[rows], self.laid.score[rows])
-        return Queries(self.features[rows], self.codes[rows], laid)
-
-
-def build_gallery(features: Features, patient: NDArray[np.int64], space: Space, embedding: Embedding) -> Gallery:
-    """Prepare real scans to be searched in."""
-    fine = build_template(features.fine[:, 0], features.fine[:, 1], FINE_POINTS)
-    coarse = build_template(features.coarse[:, 0], features.coarse[:, 1], COARSE_POINTS)
-    return Gallery(space, embedding, patient, features, fine, coarse, *embedding.encode(features))
+    coarse: Coarse
+    pairs: Pairs | None
 
 
 def match(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[Matches]:
@@ -124,62 +78,32 @@ def match(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[M
     sides : sequence of Tensor, shape (n, G), bool
         Which gallery scans each query may match.
     """
-    parts: list[list[Matches]] = [[] for _ in sides]
-    for start in range(0, len(queries.codes), BATCH):
-        rows = slice(start, start + BATCH)
-        batch = _match_batch(queries[rows], gallery, [side[rows] for side in sides])
-        for part, matches in zip(parts, batch, strict=True):
-            part.append(matches)
-    return [join(part) for part in parts]
+    batches = spans(len(queries.codes), BATCH)
+    found = [match_batch(queries[rows], gallery, [side[rows] for side in sides])[0] for rows in batches]
+    return [join(part) for part in zip(*found, strict=True)]
 
 
-def join(parts: list[Matches]) -> Matches:
+def join(parts: Sequence[Matches]) -> Matches:
     """Join the matches of several batches of queries."""
     fields = ("index", "views", "mirror", "pose")
     return Matches(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
-def joint_correlation(fixed: Tensor, moving: Tensor, pose: Tensor) -> Tensor:
-    """Correlate pairs of scans over the content they share, each normalised within it.
+def match_batch(
+    queries: Queries, gallery: Gallery, sides: Sequence[Tensor], before: Searched | None = None
+) -> tuple[list[Matches], Searched]:
+    """Do what `match` does for so few queries that all of their pairs are held at once.
 
     Parameters
     ----------
-    fixed, moving : Tensor, shape (B, 3, D, H, W), float32
-        Ranks, intensities and content mask.
-    pose : Tensor, shape (B, 4, 4)
-        From the fixed grid to the moving one.
-
-    Returns
-    -------
-    Tensor, shape (B, 3)
-        Of fine detail in the ranks, over everything and over the best of the six halves on either side of the grid's
-        centre; and of coarse detail in the intensities, where the brightest organs weigh most and noise least. Scaled
-        down in proportion where less than half of the smaller content is shared.
+    queries, gallery, sides
+        See `match`.
+    before : Searched or None
+        Of these very queries in this gallery, its patients perhaps numbered otherwise. Pairs are taken over where all
+        candidates are the same, so that the last bit does not depend on it.
     """
-    shape = fixed.shape[2:]
-    points = grid_points((shape[0], shape[1], shape[2]))
-    ranks, linear, inside = sample(moving, pose, points).view(-1, 3, *shape).unbind(1)
-    shared = (inside > INSIDE).float() * fixed[:, 2]
-    parts = torch.cat([torch.ones(1, len(points)), (points.T < 0).float(), (points.T > 0).float()]).T
-    fine = _correlate(fixed[:, 0], ranks, shared, (INNER, OUTER_FINE), parts)
-    coarse = _correlate(fixed[:, 1], linear, shared, (INNER_LINEAR, OUTER_LINEAR), parts[:, :1])
-    area = torch.minimum(fixed[:, 2].flatten(1).sum(1), moving[:, 2].flatten(1).sum(1))
-    covered = (shared.flatten(1).sum(1) / (MIN_OVERLAP * area).clamp_min(1)).clamp(max=1)
-    return torch.stack([fine[:, 0], fine[:, 1:].amax(1), coarse[:, 0]], 1) * covered[:, None]
-
-
-def _correlate(fixed: Tensor, moved: Tensor, shared: Tensor, widths: tuple[float, float], parts: Tensor) -> Tensor:
-    """Correlate pairs over each of several parts of the grid, a column of `parts` each; shape (B, parts)."""
-    shares = mask_shares(shared, *widths)
-    a = normalise_locally(fixed, shared, *widths, shares).flatten(1)
-    b = normalise_locally(moved, shared, *widths, shares).flatten(1)
-    energy = ((a * a) @ parts) * ((b * b) @ parts)
-    return ((a * b) @ parts) / energy.clamp_min(1e-12).sqrt()
-
-
-def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[Matches]:
     alike = likeness(queries.codes, gallery.codes[:, 0])
-    coarse = coarse_search(queries.features.coarse, gallery.coarse)
+    coarse = before.coarse if before else coarse_search(queries.features.coarse, gallery.features.coarse)
     candidates = [
         few_a_patient(torch.where(side, alike, NONE), gallery.patient, BY_CODE)
         | few_a_patient(torch.where(side, coarse.score, NONE), gallery.patient, BY_COARSE)
@@ -187,87 +111,14 @@ def _match_batch(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) ->
     ]
     rows, members = torch.stack(candidates).any(0).nonzero(as_tuple=True)
     if not len(rows):
-        return [_no_matches(len(alike)) for _ in sides]
-    mirror, pose = _register(queries, gallery, coarse, rows, members)
-    parts = [
-        joint_correlation(
-            gallery.features.intensity[members[few]],
-            mirror_all(queries.features.intensity[rows[few]], mirror[few]),
-            pose[few],
-        )
-        for few in torch.arange(len(rows)).split(PAIRS)
-    ]
-    views = torch.cat([alike[rows, members, None], torch.cat(parts)], 1)
+        return [_no_matches(len(alike)) for _ in sides], Searched(coarse, None)
+    known = before.pairs if before else None
+    pairs = known if known and known.are(rows, members) else compare(queries, gallery, coarse, rows, members)
+    views = torch.cat([alike[rows, members, None], pairs.views], 1)
     place = torch.full_like(alike, -1, dtype=torch.int64)
     place[rows, members] = torch.arange(len(rows))
-    return [_gather(torch.where(allowed, place, -1), views, mirror, pose) for allowed in candidates]
-
-
-def _register(
-    queries: Queries, gallery: Gallery, coarse: Coarse, rows: Tensor, members: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Register pairs from every pose that the atlas, the coarse search and the files suggest; return the best one."""
-    scans, laid = queries.features, queries.laid
-    starts = [start_poses(laid, h, gallery.laid, rows, members) for h in range(laid.mirror.shape[1])]
-    starts += [coarse.poses(rows, members), as_given(scans, gallery.features, rows, members)]
-    tried = [
-        register(gallery.coarse, members, mirror_all(scans.coarse[rows], mirror), pose, STEPS)
-        for mirror, pose in starts
-    ]
-    best = torch.stack([score for score, _ in tried], 1).argmax(1)
-    pairs = torch.arange(len(rows))
-    mirror = torch.stack([mirror for mirror, _ in starts], 1)[pairs, best]
-    pose = torch.stack([pose for _, pose in tried], 1)[pairs, best]
-    pose[:, :3, 3] *= COARSE_STEP
-    _, pose = register(gallery.fine, members, mirror_all(scans.fine[rows], mirror), pose, STEPS)
-    return mirror, pose
-
-
-def as_given(query: Features, real: Features, rows: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay the middles of the files' own grids on each other: a generator's copies often lie as its training scans did.
-
-    Parameters
-    ----------
-    query, real : Features
-        Of the queries and of the gallery.
-    rows, members : Tensor, shape (B,), int64
-        The pairs.
-
-    Returns
-    -------
-    mirror : Tensor, shape (B,), int64
-        No mirroring.
-    pose : Tensor, shape (B, 4, 4)
-        A shift on the coarse grids.
-    """
-    pose = torch.eye(4).repeat(len(rows), 1, 1)
-    pose[:, :3, 3] = (real.centre[members] - query.centre[rows]) / COARSE_STEP
-    return torch.zeros(len(rows), dtype=torch.int64), pose
-
-
-def start_poses(query: Laid, hypothesis: int, real: Laid, rows: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    """Compose the poses of a query and a gallery scan over the atlas into one from the scan to the mirrored query.
-
-    Parameters
-    ----------
-    query, real : Laid
-        Of the queries and of the gallery.
-    hypothesis : int
-        Which pose of the queries.
-    rows, members : Tensor, shape (B,), int64
-        The pairs.
-
-    Returns
-    -------
-    mirror : Tensor, shape (B,), int64
-    pose : Tensor, shape (B, 4, 4)
-        On the coarse grids.
-    """
-    mine, theirs = query.mirror[rows, hypothesis], real.mirror[members, 0]
-    signs = torch.tensor(SIGNS, dtype=torch.float32)[theirs]
-    turned = torch.cat([signs, torch.ones(len(rows), 1)], 1)
-    pose = query.pose[rows, hypothesis] @ torch.linalg.inv(real.pose[members, 0])
-    return mine ^ theirs, turned[:, :, None] * pose * turned[:, None, :]
+    found = [_gather(torch.where(allowed, place, -1), views, pairs.mirror, pairs.pose) for allowed in candidates]
+    return found, Searched(coarse, pairs)
 
 
 def likeness(codes: Tensor, real: Tensor) -> Tensor:

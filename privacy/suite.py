@@ -20,19 +20,21 @@ from privacy.attack_stats import even_rows
 from privacy.attacks import ATTACKS
 from privacy.attributes import Attributes, read_attributes
 from privacy.cleaning import Cleaned, RealScans, clean
-from privacy.codes import Vectors, assemble, vectors
+from privacy.codes import Codes, Vectors, assemble, vectors
 from privacy.embedding import LESSONS, cached
 from privacy.errors import InputError, UsageError
 from privacy.evidence import Evidence, gather_evidence
 from privacy.features import Features, Space, extract, join_features, plan_space, survey
 from privacy.finding import image_folder, require_folder
+from privacy.gallery import Gallery, Queries, build_gallery
 from privacy.margins import best, margins
 from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
 from privacy.records import Collection, Patients, Scan, Source, gather
 from privacy.report import AuditReport, Findings, Power, build_report
 from privacy.shrunk import Chosen, Shrunk, Voxels
-from privacy.similarity import Gallery, Matches, Queries, build_gallery, join, match
+from privacy.similarity import Matches, join, match
+from privacy.stored import store
 from privacy.words import counted
 from privacy.writing import cache_folder, check_folders, write_report
 
@@ -147,13 +149,9 @@ def _examine(
     space = _common_space(train, holdout, samples)
     voxels = Shrunk([*train, *holdout], space)
     cleaned = clean(_real(train, holdout, voxels, space, seed, cache, show), policy)
-    gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
     pooled = _pooled(cleaned)
-    with show("searching samples", len(samples)) as bar:
-        scans = ((scan.array(), scan.spacing) for scan in samples)
-        found = search(scans, gallery, (is_train, ~is_train & cleaned.kept, pooled), bar.update)
-    codes = assemble(found.vectors, gallery, cleaned.kept, is_train)
-    evidence = gather_evidence(cleaned, found.sides, pooled, codes, policy, np.random.default_rng([seed, 4]))
+    matches, codes = _search_samples(samples, cleaned, pooled, show)
+    evidence = gather_evidence(cleaned, matches, pooled, codes, policy, np.random.default_rng([seed, 4]))
     if attributes is not None:
         evidence = replace(evidence, attributes=_attributes(Path(attributes), sets, cleaned, samples))
     results = {
@@ -173,11 +171,22 @@ def _examine(
         seed,
         cleaned,
         evidence,
-        found.sides[0],
+        matches[0],
         results,
         power,
         metadata,
     )
+
+
+def _search_samples(
+    samples: Sequence[Scan], cleaned: Cleaned, pooled: NDArray[np.bool_], show: Progress
+) -> tuple[list[Matches], Codes]:
+    """Search the samples in training, in the holdout and in both; return their matches and the codes of every scan."""
+    gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
+    with show("searching samples", len(samples)) as bar:
+        scans = ((scan.array(), scan.spacing) for scan in samples)
+        found = search(scans, gallery, (is_train, ~is_train & cleaned.kept, pooled), bar.update)
+    return found.sides, assemble(found.vectors, gallery, cleaned.kept, is_train)
 
 
 def _pooled(cleaned: Cleaned) -> NDArray[np.bool_]:
@@ -285,12 +294,12 @@ def _real(
 ) -> RealScans:
     scans = [*train, *holdout]
     with show("preparing real scans", len(scans)) as bar:
-        features = join_features([_seen(scan, space, bar.update) for scan in voxels])
+        features = store(_seen(scan, space, bar.update) for scan in voxels)
     # In an order that knows no sides, so that the embedding cannot tell them apart.
     order = sorted(range(len(scans)), key=lambda k: (scans[k].content, scans[k].sha256))
     with show("learning the embedding", LESSONS) as bar:
         contents, seen = [scans[k].content for k in order], Chosen(voxels, order)
-        embedding = cached(cache, contents, features[order], seen, space, seed, bar.update)
+        embedding = cached(cache, contents, features.chosen(order), seen, space, seed, bar.update)
     numbers: dict[str, int] = {}
     patient = np.array([numbers.setdefault(scan.patient, len(numbers)) for scan in scans])
     is_train = np.arange(len(patient)) < len(train)

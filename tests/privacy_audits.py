@@ -20,10 +20,11 @@ from privacy.codes import Codes, vectors
 from privacy.embedding import learn
 from privacy.evidence import calibrate, null_rows
 from privacy.features import extract, join_features, plan_space, survey
+from privacy.gallery import Gallery, build_gallery
 from privacy.margins import best, margins, weigh
 from privacy.policy import MEMBERSHIP, Policy
 from privacy.records import Scan
-from privacy.similarity import VIEWS, Gallery, Matches, build_gallery, match
+from privacy.similarity import VIEWS, Matches, match
 
 LEVELS = (0.02, 0.1, 0.25, 0.5, 0.75)
 
@@ -45,8 +46,8 @@ def clean_once() -> Iterator[None]:
     known: dict[str, Cleaned] = {}
 
     def cleaned(real: RealScans, policy: Policy) -> Cleaned:
-        gallery, features = real.gallery, real.gallery.features
-        tensors = (gallery.codes, features.intensity, features.fine, features.coarse, features.centre)
+        gallery, whole = real.gallery, real.gallery.features[slice(None)]
+        tensors = (gallery.codes, whole.intensity, whole.fine, whole.coarse, whole.centre)
         arrays = (gallery.patient, real.is_train, *(tensor.numpy() for tensor in tensors))
         digest = hashlib.sha256(repr((gallery.space, policy)).encode())
         for array in arrays:

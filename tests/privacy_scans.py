@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from privacy.embedding import Embedding, learn
 from privacy.features import Features, extract, join_features, plan_space
+from privacy.gallery import Gallery, build_gallery
 from privacy.records import Scan
-from privacy.similarity import Gallery, build_gallery
 
 SHAPE = (18, 22, 16)
 SPACING = (1.0, 1.0, 1.0)

@@ -14,9 +14,9 @@ from privacy.cleaning import RealScans, clean
 from privacy.embedding import learn
 from privacy.evidence import calibrate
 from privacy.features import extract, join_features, plan_space, survey
+from privacy.gallery import build_gallery
 from privacy.margins import best, margins
 from privacy.policy import load_policy
-from privacy.similarity import build_gallery
 from privacy.suite import search
 
 POLICY = "default"

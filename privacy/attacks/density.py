@@ -55,11 +55,15 @@ def density_ratio(codes: Codes) -> Floats:
 def project(codes: Codes) -> tuple[Floats, Floats]:
     """Return real scans and samples on the leading principal axes of the real ones, each of unit variance."""
     centre = codes.real.mean(0, dtype=np.float64)
-    offsets = codes.real - centre
+    scale = _scaled_axes(codes.real - centre)
+    return (codes.real - centre) @ scale, (codes.samples - centre) @ scale
+
+
+def _scaled_axes(offsets: Floats) -> Floats:
+    """Return the leading principal axes as columns, each over the deviation along it."""
     _, spread, axes = np.linalg.svd(offsets, full_matrices=False)
     count = max(1, min(DIMENSIONS, len(offsets) // SCANS_A_DIMENSION, int((spread > 1e-4 * spread[0]).sum())))
-    scale = axes[:count].T * np.sqrt(len(offsets)) / np.maximum(spread[:count], 1e-9)
-    return offsets @ scale, (codes.samples - centre) @ scale
+    return axes[:count].T * np.sqrt(len(offsets)) / np.maximum(spread[:count], 1e-9)
 
 
 def log_density(points: Floats, kernels: Floats, owner: NDArray[np.int64], kernel_owner: NDArray[np.int64]) -> Floats:

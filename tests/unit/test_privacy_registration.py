@@ -9,8 +9,8 @@ from privacy_scans import SHAPE, features, scan
 from scipy import ndimage
 from torch import Tensor
 
+from privacy.pairs import joint_correlation
 from privacy.registration import build_template, generators, grid_points, register, warp
-from privacy.similarity import joint_correlation
 
 GRID = (20, 24, 18)
 

@@ -13,7 +13,9 @@ from scipy import ndimage
 from privacy.atlas import Laid
 from privacy.coarse import coarse_search
 from privacy.features import COARSE_STEP
+from privacy.gallery import Gallery, Queries
 from privacy.margins import Margins, margins, weigh
+from privacy.pairs import as_given, joint_correlation, start_poses
 from privacy.poses import MIRRORS, flip, mirror_all
 from privacy.registration import grid_points, warp
 from privacy.similarity import (
@@ -21,16 +23,11 @@ from privacy.similarity import (
     NONE,
     PER_PATIENT,
     VIEWS,
-    Gallery,
     Matches,
-    Queries,
     _gather,
-    as_given,
     few_a_patient,
     join,
-    joint_correlation,
     match,
-    start_poses,
 )
 
 PEOPLE = range(8)
@@ -260,7 +257,7 @@ def test_a_gallery_of_one_has_one_candidate() -> None:
 def test_the_coarse_search_finds_a_scan_without_an_atlas(
     real: Gallery, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    found = coarse_search(features([change(scan(k)) for k in PEOPLE]).coarse, real.coarse)
+    found = coarse_search(features([change(scan(k)) for k in PEOPLE]).coarse, real.features.coarse)
     assert torch.equal(found.score.argmax(1), torch.arange(8))
     own = found.score.diag()
     assert own.min() > 0.6
@@ -268,7 +265,7 @@ def test_the_coarse_search_finds_a_scan_without_an_atlas(
 
 
 def test_the_coarse_search_names_a_mirror_image_and_a_pose(real: Gallery) -> None:
-    found = coarse_search(features([scan(2)[::-1], scan(3)]).coarse, real.coarse)
+    found = coarse_search(features([scan(2)[::-1], scan(3)]).coarse, real.features.coarse)
     mirror, pose = found.poses(torch.tensor([0, 1]), torch.tensor([2, 3]))
     assert [MIRRORS[index] for index in mirror.tolist()] == [(True, False, False), (False, False, False)]
     assert torch.allclose(pose, torch.eye(4).expand(2, 4, 4))
