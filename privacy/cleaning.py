@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from privacy import stats
 from privacy.gallery import Gallery
 from privacy.margins import Margins, margins, weigh
 from privacy.policy import Policy
-from privacy.similarity import VIEWS, Matches, match
+from privacy.rounds import Rounds
+from privacy.similarity import VIEWS, Matches
 
 LEAST_SCALE = 1e-3  # of a view's margins, where a cohort's scans hardly differ
 ROUNDS = 3  # of merging; each uncovers what the round before hid
@@ -74,20 +74,21 @@ def clean(real: RealScans, policy: Policy) -> Cleaned:
     policy : Policy
         Its false-match rate and confidence place tau_same.
     """
+    rounds = Rounds()
     for _ in range(ROUNDS):
-        cleaned, anywhere = _compare(real, policy)
+        cleaned, anywhere = _compare(real, policy, rounds)
         merged = merge(real.gallery.patient, anywhere, cleaned.tau_same)
         if (merged == real.gallery.patient).all():
             return cleaned
         real = replace(real, gallery=replace(real.gallery, patient=merged))
-    return _compare(real, policy)[0]
+    return _compare(real, policy, rounds)[0]
 
 
-def _compare(real: RealScans, policy: Policy) -> tuple[Cleaned, Margins]:
+def _compare(real: RealScans, policy: Policy, rounds: Rounds) -> tuple[Cleaned, Margins]:
     """Compare every real scan with the training scans of others, and with all scans of others: one person may have two
     names on either side."""
     patient = real.gallery.patient
-    matches, everywhere = _against_others(real)
+    matches, everywhere = rounds.match(real.gallery, real.is_train)
     weights = weigh(np.maximum(_scales(matches, patient), LEAST_SCALE))
     anywhere = margins(everywhere, patient, weights)
     kept = ~np.isin(patient, patient[real.is_train]) | real.is_train
@@ -128,10 +129,3 @@ def merge(patient: NDArray[np.int64], found: Margins, tau_same: NDArray[np.float
 def _scales(matches: Matches, patient: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the median margin of each view alone, shape (views,)."""
     return np.median(margins(matches, patient, np.eye(len(VIEWS))).margin, 0)
-
-
-def _against_others(real: RealScans) -> list[Matches]:
-    """Match every real scan against the training scans of all other patients, and against all their scans."""
-    gallery = real.gallery
-    others = torch.from_numpy(gallery.patient[:, None] != gallery.patient[None])
-    return match(gallery.queries, gallery, [others & torch.from_numpy(real.is_train), others])
