@@ -1,6 +1,6 @@
 """Seconds and network evaluations a volume: a model's own sampler beside DDPM-1000 and DDIM-50 on the same model.
 
-    python benchmarks/sampling.py RUN [--prepared DIR] [--volumes N] [--batch N] [--quick] [--json FILE]
+    python benchmarks/sampling.py RUN [--prepared DIR] [--volumes N] [--steps N ...] [--batch N] [--quick] [--json FILE]
 
 RUN is the directory of a trained run, or a pretrained model such as hippocampus-mri. All samplers draw batches of the
 same size, in turn, from the same noise; DDPM-1000 draws `--ddpm-batches` of them, two by default, and the table says on
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw_in_turn(models: Models, options: argparse.Namespace, clock: Clock) -> dict[str, list[Batch]]:
     """Return the batches of every contender; all draw the same volumes, DDPM-1000 only the first ones."""
-    ways = contenders(models.sampling)
+    ways = contenders(models.sampling, options.steps)
     if not options.ddpm_batches:
         del ways[DDPM]
     batches: dict[str, list[Batch]] = {name: [] for name in ways}
@@ -120,6 +120,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run", help="directory of a trained run, or a pretrained model")
     parser.add_argument("--prepared", type=Path, help="what `synthmed prepare` wrote; default: the run's own")
     parser.add_argument("--volumes", type=int, help="of each sampler but DDPM-1000; default 64")
+    parser.add_argument("--steps", type=int, nargs="+", default=[], help="of the model's own sampler, beside its own")
     parser.add_argument("--batch", type=int, help="volumes that are drawn together; default 8")
     parser.add_argument("--ddpm-batches", type=int, help="default 2; 0 leaves it out")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="process: the processor's seconds over threads")

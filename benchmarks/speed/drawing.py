@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,11 @@ def open_models(target: str) -> Models:
     return Models(load_autoencoder(parts[0]), load_denoiser(parts[1]), sampling, seed, kept)
 
 
-def contenders(own: SamplingConfig) -> dict[str, SamplingConfig]:
-    """Return the ways to draw by name: the model's own first, then the standards at its guidance."""
-    mine = f"own: {own.sampler}, {own.num_inference_steps} steps"
-    return {mine: own} | {name: own.model_copy(update=dict(change)) for name, change in STANDARD.items()}
+def contenders(own: SamplingConfig, steps: Sequence[int] = ()) -> dict[str, SamplingConfig]:
+    """Return the ways to draw by name: the model's own, also in other numbers of steps, then the standards."""
+    counts = (own.num_inference_steps, *steps)
+    mine = {f"own: {own.sampler}, {n} steps": own.model_copy(update={"num_inference_steps": n}) for n in counts}
+    return mine | {name: own.model_copy(update=dict(change)) for name, change in STANDARD.items()}
 
 
 def draw(models: Models, sampling: SamplingConfig, size: int, first: int, clock: Clock) -> Batch:

@@ -56,8 +56,10 @@ def test_volumes_do_not_depend_on_the_batch_and_are_decoded_on_the_grid(run: Pat
 
 
 def test_the_standards_are_evenly_spaced_and_keep_the_guidance() -> None:
-    ways = drawing.contenders(SamplingConfig(guidance_scale=3.0, timestep_shift=4.0))
-    assert next(iter(ways)) == "own: dpmpp_2m, 20 steps"
+    ways = drawing.contenders(SamplingConfig(guidance_scale=3.0, timestep_shift=4.0), [7])
+    assert list(ways)[:2] == ["own: dpmpp_2m, 20 steps", "own: dpmpp_2m, 7 steps"]
+    fewer = ways["own: dpmpp_2m, 7 steps"]
+    assert (fewer.num_inference_steps, fewer.timestep_shift) == (7, 4)
     for name, steps in ((drawing.DDIM, 50), (drawing.DDPM, 1000)):
         assert (ways[name].num_inference_steps, ways[name].timestep_shift, ways[name].guidance_scale) == (steps, 1, 3)
 
