@@ -21,10 +21,18 @@ class Rows:
 
     The file lies where ``TMPDIR`` says, without a name where the system can do without one, and goes with its last user
     or with the process, however that ends.
+
+    Raises
+    ------
+    UsageError
+        If there is no folder for it.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the last of its users
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115, it is closed with the last of its users
+        except OSError as error:
+            raise _cannot_keep(error) from error
         self._shape: tuple[int, ...] = (0,)
         self._type = np.dtype(np.float32)
         self._numbers = np.arange(0)
