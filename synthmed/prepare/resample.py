@@ -119,11 +119,25 @@ def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Res
     near = tuple(
         slice(max(b.start - r, 0), min(b.stop + r, n)) for b, r, n in zip(box, reach, values.shape, strict=True)
     )
-    blurred = np.zeros(values.shape, dtype=np.float32)
-    blurred[near] = _blur((values[near] == value).astype(np.float32), sigma)
-    share = interpolate(blurred[None], how, order=1).ravel().round(4)
+    blurred = _blur((values[near] == value).astype(np.float32), sigma)
+    target, part = _around(near, how)
+    share = np.zeros(how.shape, dtype=np.float32)
+    if min(part.shape) > 0:
+        share[target] = interpolate(blurred[None], part, order=1)[0].round(4)
+    share = share.ravel()
     places = np.flatnonzero(share)
     return places, share[places]
+
+
+def _around(box: Sequence[slice], how: Resampling) -> tuple[tuple[slice, ...], Resampling]:
+    """Return the target voxels that lie less than a voxel from a box of the source, and how the box comes to them."""
+    sides = list(zip(box, how.ratio, how.first, how.shape, strict=True))
+    bounds = [(math.floor((b.start - 1 - a) / r), math.ceil((b.stop - a) / r) + 1) for b, r, a, _ in sides]
+    ends = [(min(max(0, low), n), min(max(0, high), n)) for (low, high), n in zip(bounds, how.shape, strict=True)]
+    target = tuple(slice(low, high) for low, high in ends)
+    first = tuple(a + t.start * r - b.start for t, (b, r, a, _) in zip(target, sides, strict=True))
+    i, j, k = (t.stop - t.start for t in target)
+    return target, Resampling(how.ratio, first, (i, j, k))
 
 
 def _assign(shares: Sequence[Share], voxels: int) -> NDArray[np.intp]:

@@ -56,6 +56,23 @@ def test_every_volume_is_kept_where_shells_lie_in_shells() -> None:
         assert after * 8 == pytest.approx(before, rel=0.1)
 
 
+def test_what_lies_in_a_corner_is_seen_where_it_reaches() -> None:
+    label = np.zeros((1, 30, 12, 30), dtype=np.float32)
+    label[0, :7, 5:, 20:] = 1
+    how = Resampling((1.7, 0.4, 2.3), (0.25, -0.3, 0.6), (17, 30, 13))
+    small, share = resample_label(label, how), resample_image(label, how).round(4)
+    assert (small[share == 0] == 0).all()
+    assert (small[share == 1] == 1).all()
+    assert 100 < (share == 1).sum() < (small == 1).sum() < (share > 0).sum()
+
+
+@pytest.mark.parametrize("first", [-30.0, 30.0])
+def test_a_structure_beyond_the_target_is_not_there(first: float) -> None:
+    label = np.zeros((1, 20, 20, 20), dtype=np.float32)
+    label[0, 5:15, 5:15, 5:15] = 1
+    assert not resample_label(label, Resampling((1.5,) * 3, (first, 0.0, 0.0), (10, 10, 10))).any()
+
+
 def test_a_tie_goes_to_the_lowest_value() -> None:
     label = np.zeros((1, 2, 24, 24), dtype=np.float32)
     label[0, 0], label[0, 1] = 7, 5
