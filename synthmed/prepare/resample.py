@@ -124,9 +124,8 @@ def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Res
     share = np.zeros(how.shape, dtype=np.float32)
     if min(part.shape) > 0:
         share[target] = interpolate(blurred[None], part, order=1)[0].round(4)
-    share = share.ravel()
     places = np.flatnonzero(share)
-    return places, share[places]
+    return places, share.ravel()[places]
 
 
 def _around(box: Sequence[slice], how: Resampling) -> tuple[tuple[slice, ...], Resampling]:
