@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from synthmed.models.autoencoder import LabelledAutoencoder
 
-NETWORKS = {"shipped": 3, "planned": 1}
-"""Classes of the label: `configs/hippocampus_mri.yaml` as it is; what `synthmed plan` proposes without a large GPU."""
+NETWORKS = {"shipped": 3, "default": 1}
+"""Classes of the label: `configs/hippocampus_mri.yaml` as it is; the defaults of a configuration."""
 MODES = ("whole", "tiled")
 _RANGE = 2.0
 _LARGE = 256

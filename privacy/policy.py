@@ -278,7 +278,7 @@ def _passed(m: _Measured, limits: Mapping[str, float]) -> str:
     """Say what was measured, so that a small p of membership is not read as none."""
     risks = [m[f"{key}_risk_lower"] for key in ("linkability", "inference", "attribute") if f"{key}_risk_lower" in m]
     shown = f"risk of linkability and inference at least {max(risks):.1%}"
-    risk = shown if max(risks) > 0 else "no risk of linkability or inference shown"
+    risk = shown if max(risks) >= 0.0005 else "no risk of linkability or inference shown"
     p = min(holm([m[name] for name in MEMBERSHIP]))
     sign = ", a weak sign of who was in training" if p < WEAK_SIGN else ""
     return (

@@ -120,7 +120,8 @@ def spans(count: int, size: int) -> list[slice]:
 def even_spans(count: int, most: int) -> list[slice]:
     """Cut so many rows into slices of about one size, `most` at most.
 
-    Products of one row or column are added up in another order than those of several: none is left by itself.
+    Products of one row or column are added up in another order than those of several: where `most` is at least 3, none
+    of several is left by itself.
     """
     parts = -(-count // most)
     bounds = [count * part // parts for part in range(parts + 1)] if parts else []

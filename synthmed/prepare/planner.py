@@ -247,7 +247,7 @@ def _grid(content: Mapping[str, Any], spacing: list[float], step: int) -> list[i
 
 
 def _largest_batch(proposed: dict[str, Any], content: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
-    """Take the largest batch, up to 32 and a quarter of the cases, that half of the memory holds."""
+    """Take the largest batch, up to 32 (8 without CUDA) and a quarter of the cases, that half of the memory holds."""
     most = max(1, min(32 if machine.device == "cuda" else 8, content["cases"] // 4))
     for size in (32, 16, 8, 4, 2):
         tried = _with_training(proposed, content, machine, size)

@@ -120,7 +120,7 @@ def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Res
         slice(max(b.start - r, 0), min(b.stop + r, n)) for b, r, n in zip(box, reach, values.shape, strict=True)
     )
     blurred = _blur((values[near] == value).astype(np.float32), sigma)
-    target, part = _around(near, how)
+    target, part = _around(near, values.shape, how)
     share = np.zeros(how.shape, dtype=np.float32)
     if min(part.shape) > 0:
         share[target] = interpolate(blurred[None], part, order=1)[0].round(4)
@@ -128,10 +128,19 @@ def _share(values: NDArray[np.int32], value: int, box: Sequence[slice], how: Res
     return places, share.ravel()[places]
 
 
-def _around(box: Sequence[slice], how: Resampling) -> tuple[tuple[slice, ...], Resampling]:
-    """Return the target voxels that lie less than a voxel from a box of the source, and how the box comes to them."""
+def _around(box: Sequence[slice], source: Sequence[int], how: Resampling) -> tuple[tuple[slice, ...], Resampling]:
+    """Return the target voxels that lie less than a voxel from a box of the source, and how the box comes to them.
+
+    Where the box touches the edge of the source, all that lie beyond it are among them.
+    """
     sides = list(zip(box, how.ratio, how.first, how.shape, strict=True))
-    bounds = [(math.floor((b.start - 1 - a) / r), math.ceil((b.stop - a) / r) + 1) for b, r, a, _ in sides]
+    bounds = [
+        (
+            math.floor((b.start - 1 - a) / r) if b.start else 0,
+            math.ceil((b.stop - a) / r) + 1 if b.stop < length else n,
+        )
+        for (b, r, a, n), length in zip(sides, source, strict=True)
+    ]
     ends = [(min(max(0, low), n), min(max(0, high), n)) for (low, high), n in zip(bounds, how.shape, strict=True)]
     target = tuple(slice(low, high) for low, high in ends)
     first = tuple(a + t.start * r - b.start for t, (b, r, a, _) in zip(target, sides, strict=True))

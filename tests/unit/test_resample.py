@@ -73,6 +73,13 @@ def test_a_structure_beyond_the_target_is_not_there(first: float) -> None:
     assert not resample_label(label, Resampling((1.5,) * 3, (first, 0.0, 0.0), (10, 10, 10))).any()
 
 
+def test_a_structure_at_the_edge_goes_on_beyond_it() -> None:
+    label = np.zeros((1, 20, 20, 20), dtype=np.float32)
+    label[0, :10] = 1
+    beyond = resample_label(label, Resampling((1.5,) * 3, (-12.0, 0.0, 0.0), (10, 13, 13)))
+    assert (beyond[0, :8] == 1).all()
+
+
 def test_a_tie_goes_to_the_lowest_value() -> None:
     label = np.zeros((1, 2, 24, 24), dtype=np.float32)
     label[0, 0], label[0, 1] = 7, 5
