@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from privacy.features import Features, Numbers
+from privacy.features import Numbers
 from privacy.poses import MIRRORS, SHIFTS, flip, mirror_all
 from privacy.registration import Template, build_template, register, warp
-from privacy.stored import StoredFeatures, even_spans, spans
+from privacy.stored import Scans, even_spans, spans
 
 POINTS = 1500
 STEPS = 8
@@ -47,7 +47,7 @@ class Laid:
         return Laid(self.mirror[rows], self.pose[rows], self.score[rows])
 
 
-def build_atlas(real: Features | StoredFeatures) -> Template:
+def build_atlas(real: Scans) -> Template:
     """Average real scans, each laid over the average of the round before.
 
     Parameters
@@ -61,7 +61,7 @@ def build_atlas(real: Features | StoredFeatures) -> Template:
     return atlas
 
 
-def pictures(scans: Features | StoredFeatures, laid: Laid, atlas: Template) -> tuple[Tensor, Tensor]:
+def pictures(scans: Scans, laid: Laid, atlas: Template) -> tuple[Tensor, Tensor]:
     """Return coarse features and content masks over the atlas, each of shape (n, D, H, W), in the best pose."""
     parts = [_pictures(scans.coarse[rows], laid[rows], atlas) for rows in even_spans(len(scans), PART)]
     return torch.cat([values for values, _ in parts]), torch.cat([mask for _, mask in parts])
@@ -73,7 +73,7 @@ def _pictures(coarse: Tensor, laid: Laid, atlas: Template) -> tuple[Tensor, Tens
     return moved.view(-1, *atlas.shape) * mask, mask
 
 
-def lay(scans: Features | StoredFeatures, atlas: Template) -> Laid:
+def lay(scans: Scans, atlas: Template) -> Laid:
     """Register the likeliest mirror images of each scan to the atlas and keep the best."""
     parts = [_lay(scans.coarse[rows], atlas) for rows in spans(len(scans), BATCH)]
     return Laid(*(torch.cat([getattr(part, field) for part in parts]) for field in ("mirror", "pose", "score")))

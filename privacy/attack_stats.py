@@ -174,14 +174,14 @@ def permutation_test(
     Westfall and Young 1993, Resampling-based multiple testing, ISBN 0-471-55761-7.
     """
     strata = [np.flatnonzero(scans == number) for number in np.unique(scans)]
-    observed = member.astype(np.int8)
-    sums = [counts @ observed[:, None].astype(np.float64)]
+    observed = member.astype(float)
+    sums = [counts @ observed[:, None]]
     block = max(1, BLOCK // max(len(member), 1))
     for start in range(0, rounds, block):
         labels = np.tile(observed, (min(block, rounds - start), 1))
         for stratum in strata:
             labels[:, stratum] = rng.permuted(labels[:, stratum], axis=1)
-        sums.append(counts @ labels.T.astype(np.float64))
+        sums.append(counts @ labels.T)
     # Rounded, so that sums of the same counts in another order are ties.
     p = np.stack([distributions.rankdata(-np.round(row, 9), method="max") for row in np.concatenate(sums, 1)])
     smallest = p.min(0)

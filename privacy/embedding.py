@@ -26,7 +26,7 @@ from privacy.errors import UsageError
 from privacy.features import COARSE_STEP, Array, Features, Space, extract, join_features, normalise_locally
 from privacy.poses import mirror_all
 from privacy.registration import Template, build_template, grid_points, warp
-from privacy.stored import StoredFeatures, even_spans
+from privacy.stored import Scans, even_spans
 
 STEP = 2.0  # embedding voxel over fine voxel
 BANDS = ((0.6, 1.5), (1.0, 4.0))  # inner and outer widths, embedding voxels
@@ -61,7 +61,7 @@ class Embedding:
     nuisance: Tensor
     gain: Tensor
 
-    def encode(self, scans: Features | StoredFeatures) -> tuple[Tensor, Laid]:
+    def encode(self, scans: Scans) -> tuple[Tensor, Laid]:
         """Return unit codes, shape (n, H, D), one for each pose over the atlas, and the poses."""
         laid = lay(scans, self.atlas)
         codes = torch.empty(*laid.mirror.shape, len(self.mean))
@@ -87,7 +87,7 @@ def look(scans: Features, laid: Laid, shape: tuple[int, int, int]) -> Tensor:
 
 
 def learn(
-    real: Features | StoredFeatures,
+    real: Scans,
     scans: Sequence[tuple[Array, tuple[float, ...]]],
     space: Space,
     seed: int,
@@ -152,7 +152,7 @@ def nuisances(spread: Tensor) -> tuple[Tensor, Tensor]:
 def cached(
     folder: Path | None,
     contents: Sequence[str],
-    real: Features | StoredFeatures,
+    real: Scans,
     scans: Sequence[tuple[Array, tuple[float, ...]]],
     space: Space,
     seed: int,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from privacy.atlas import Laid
 from privacy.embedding import Embedding
-from privacy.features import Features, Space
-from privacy.stored import StoredFeatures
+from privacy.features import Space
+from privacy.stored import Scans
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Gallery:
     space: Space
     embedding: Embedding
     patient: NDArray[np.int64]
-    features: Features | StoredFeatures
+    features: Scans
     codes: Tensor
     laid: Laid
 
@@ -50,7 +50,7 @@ class Gallery:
 class Queries:
     """Scans to be searched for, with their codes, shape (n, H, D), and poses over the atlas."""
 
-    features: Features | StoredFeatures
+    features: Scans
     codes: Tensor
     laid: Laid
 
@@ -58,8 +58,6 @@ class Queries:
         return Queries(self.features[rows], self.codes[rows], self.laid[rows])
 
 
-def build_gallery(
-    features: Features | StoredFeatures, patient: NDArray[np.int64], space: Space, embedding: Embedding
-) -> Gallery:
+def build_gallery(features: Scans, patient: NDArray[np.int64], space: Space, embedding: Embedding) -> Gallery:
     """Prepare real scans to be searched in."""
     return Gallery(space, embedding, patient, features, *embedding.encode(features))

@@ -9,19 +9,17 @@ from torch import Tensor
 
 from privacy.atlas import Laid
 from privacy.coarse import Coarse
-from privacy.features import COARSE_STEP, INNER, OUTER_FINE, Features, mask_shares, normalise_locally
+from privacy.features import COARSE_STEP, INNER, OUTER_FINE, mask_shares, normalise_locally
 from privacy.gallery import Gallery, Queries
 from privacy.poses import SIGNS, mirror_all
 from privacy.registration import INSIDE, MIN_OVERLAP, Template, build_template, grid_points, register, sample
-from privacy.stored import StoredFeatures, even_spans
+from privacy.stored import Scans, even_spans
 
 FINE_POINTS, COARSE_POINTS = 4000, 1500
 STEPS = 8
 REGISTERED = 64  # pairs at a time: each needs the derivatives of its gallery scan
 PAIRS = 8  # compared at a time: what the processor's cache holds
 INNER_LINEAR, OUTER_LINEAR = 2.0, 6.0  # widths of the neighbourhoods of the linear view, voxels
-
-Scans = Features | StoredFeatures
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,10 @@ class StoredFeatures:
         return StoredFeatures(intensity, fine, self.coarse[numbers], self.centre[numbers])
 
 
+Scans = Features | StoredFeatures
+"""Features of several scans, wherever they lie."""
+
+
 def store(scans: Iterable[Features]) -> StoredFeatures:
     """Keep the features of scans as they come."""
     intensity, fine = Rows(), Rows()
