@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.special import logsumexp
 
 from privacy.attack_stats import even_scans, membership_measurements, patient_scores
@@ -13,12 +14,16 @@ from privacy.attacks.result import AttackResult
 from privacy.codes import Codes
 from privacy.evidence import Evidence
 from privacy.policy import Policy
+from privacy.stored import even_spans
 
 DIMENSIONS = 32
 SCANS_A_DIMENSION = 3  # real scans that each principal axis needs
+LEAST_ENERGY, TINY = 1e-8, 1e-18  # of the axis of the largest variance, or absolute
+PART = 500  # scans, or numbers of their codes, at a time
 BLOCK = 4_000_000  # distances held at a time
 
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
 
 
 def density(evidence: Evidence, policy: Policy, rng: np.random.Generator) -> AttackResult:
@@ -55,15 +60,34 @@ def density_ratio(codes: Codes) -> Floats:
 def project(codes: Codes) -> tuple[Floats, Floats]:
     """Return real scans and samples on the leading principal axes of the real ones, each of unit variance."""
     centre = codes.real.mean(0, dtype=np.float64)
-    scale = _scaled_axes(codes.real - centre)
-    return (codes.real - centre) @ scale, (codes.samples - centre) @ scale
+    scale = _scaled_axes(codes.real, centre)
+    return _projected(codes.real, centre, scale), _projected(codes.samples, centre, scale)
 
 
-def _scaled_axes(offsets: Floats) -> Floats:
-    """Return the leading principal axes as columns, each over the deviation along it."""
-    _, spread, axes = np.linalg.svd(offsets, full_matrices=False)
-    count = max(1, min(DIMENSIONS, len(offsets) // SCANS_A_DIMENSION, int((spread > 1e-4 * spread[0]).sum())))
-    return axes[:count].T * np.sqrt(len(offsets)) / np.maximum(spread[:count], 1e-9)
+def _projected(vectors: Vectors, centre: Floats, scale: Floats) -> Floats:
+    return np.concatenate([(vectors[rows] - centre) @ scale for rows in even_spans(len(vectors), PART)])
+
+
+def _scaled_axes(real: Vectors, centre: Floats) -> Floats:
+    """Return the leading principal axes as columns, each over the deviation along it.
+
+    They come from the covariance or, where a code has more numbers than there are scans, from the scans' inner
+    products: whichever matrix is smaller. Beside it memory holds the offsets of a part alone.
+    """
+    count, length = real.shape
+    few = count < length
+
+    def offsets(part: slice) -> Floats:
+        return (real[:, part] - centre[part]).T if few else real[part] - centre
+
+    parts = even_spans(max(count, length), PART)
+    product = sum(block.T @ block for block in map(offsets, parts))
+    most, side = max(1, min(DIMENSIONS, count // SCANS_A_DIMENSION, length)), min(count, length)
+    energy, weights = eigh(product, subset_by_index=(side - most, side - 1), overwrite_a=True)
+    kept = energy >= LEAST_ENERGY * energy[-1]
+    energy, weights = np.maximum(energy[kept], TINY), weights[:, kept]
+    axes = np.concatenate([offsets(part) @ weights for part in parts]) / np.sqrt(energy) if few else weights
+    return axes * np.sqrt(count / energy)
 
 
 def log_density(points: Floats, kernels: Floats, owner: NDArray[np.int64], kernel_owner: NDArray[np.int64]) -> Floats:

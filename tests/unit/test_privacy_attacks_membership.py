@@ -103,6 +103,19 @@ def test_the_axes_have_unit_variance_over_real_scans() -> None:
     assert np.cov(real.T, bias=True) == pytest.approx(np.eye(32), abs=1e-3)
 
 
+@pytest.mark.parametrize("members", [8, 50])
+def test_the_axes_are_those_of_a_singular_value_decomposition(members: int) -> None:
+    """Fewer scans than a code has numbers, and more: the two matrices that the axes may come from."""
+    given = world(2, members=members, held=4)
+    real, samples = project(given)
+    centre = given.real.mean(0, dtype=np.float64)
+    _, spread, axes = np.linalg.svd(given.real - centre, full_matrices=False)
+    count = min(32, len(given.real) // 3)
+    expected = (given.samples - centre) @ axes[:count].T / spread[:count] * np.sqrt(len(given.real))
+    assert real.shape[1] == count and (len(given.real) < 48) == (members == 8)
+    assert samples @ samples.T == pytest.approx(expected @ expected.T, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_labels_are_not_looked_at(name: str) -> None:
     given = world(1, copies=5)
