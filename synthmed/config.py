@@ -169,6 +169,12 @@ class TrainingConfig(_Section):
     augment: float = Field(1.0, ge=0.0, le=1.0, description="share of training scans that get small affine changes")
 
 
+class DenoiserTrainingConfig(TrainingConfig):
+    """The denoiser, which alone may be too large for one GPU, can be trained in parts."""
+
+    sharded: bool = Field(False, exclude_if=lambda on: not on, description="many processes hold a part each, no copy")
+
+
 class SamplingConfig(_Section):
     """How volumes are drawn."""
 
@@ -239,7 +245,7 @@ class Config(_Section):
     autoencoder_training: TrainingConfig = TrainingConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
-    denoiser_training: TrainingConfig = TrainingConfig()
+    denoiser_training: DenoiserTrainingConfig = DenoiserTrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     audit: AuditConfig = AuditConfig()

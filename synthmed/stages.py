@@ -146,7 +146,8 @@ def _recipe(run: Run, stage: Stage) -> dict[str, Any]:
 
 def _settings(run: Run, stage: Stage) -> dict[str, Any]:
     """Return of it what the run itself holds."""
-    content = run.config.model_dump(mode="json")
+    # In how many parts a network is trained changes nothing in it, as the number of processes does not.
+    content = run.config.model_dump(mode="json", exclude={"denoiser_training": {"sharded"}})
     return {
         "stage": stage.name,
         "seed": run.config.seed,

@@ -12,9 +12,12 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 from synthmed import processes
 from synthmed.errors import ConfigError
+from synthmed.models.sharding import sharding
 
 
-def make_fabric(device: str, precision: str, shapes: Iterable[tuple[int, ...]] = ()) -> Fabric:
+def make_fabric(
+    device: str, precision: str, shapes: Iterable[tuple[int, ...]] = (), *, sharded: bool = False
+) -> Fabric:
     """Return a launched Fabric: one process, or those of `synthmed.processes`, each on its own device.
 
     Parameters
@@ -23,11 +26,13 @@ def make_fabric(device: str, precision: str, shapes: Iterable[tuple[int, ...]] =
     precision : {"auto", "32-true", "bf16-mixed", "16-mixed"}
     shapes : iterable of tuple of int
         Spatial shapes that 3x3x3 convolutions of the network see.
+    sharded : bool
+        Whether many processes hold a part of the network each; else each holds a copy.
 
     Raises
     ------
     ConfigError
-        If the device is absent, or the precision gives wrong gradients there.
+        If the device is absent, or the precision gives wrong gradients there or does not go with sharding.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     kind = resolve_device(device)
@@ -36,6 +41,7 @@ def make_fabric(device: str, precision: str, shapes: Iterable[tuple[int, ...]] =
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of a dimension of length 1
     fabric = Fabric(
         accelerator=kind,
+        strategy=sharding(precision) if sharded and here.world > 1 else "auto",
         devices=here.local_world,
         num_nodes=here.world // here.local_world,
         plugins=[TorchElasticEnvironment()] if here.world > 1 else None,

@@ -21,7 +21,7 @@ from synthmed.errors import ConfigError
 from synthmed.models.augmentation import augmented
 from synthmed.models.autoencoder import build_autoencoder
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, save_model
-from synthmed.models.denoiser import build_denoiser
+from synthmed.models.denoiser import Denoiser, build_denoiser
 from synthmed.models.devices import make_fabric
 from synthmed.prepare.prepared import PreparedSplit, load_space, load_split
 from synthmed.prepare.space import Space
@@ -166,13 +166,17 @@ def train_denoiser(
     _check_labels(autoencoder, train)
     conditioning = Conditioning.fit(train.covariates, config.conditioning)
     latent_shape = _latent_shape(autoencoder, train)
-    fabric = make_fabric(device, settings.precision, denoiser_shapes(latent_shape, architecture))
+    shapes = denoiser_shapes(latent_shape, architecture)
+    fabric = make_fabric(device, settings.precision, shapes, sharded=settings.sharded)
     autoencoder.model.to(fabric.device)
     copies = AUGMENTED_COPIES if settings.augment else 1
     augmentations = step_generator(config.seed, 0, stream=1001)
     latents = encode_cohort(autoencoder.model, train, holdout, fabric, copies=copies, generator=augmentations)
-    with seeded(config.seed):
-        model = build_denoiser(architecture, latent_shape, conditioning.dimension)
+
+    def build() -> Denoiser:
+        with seeded(config.seed):
+            return build_denoiser(architecture, latent_shape, conditioning.dimension)
+
     conditions = conditioning.encode(train.covariates), conditioning.encode(holdout.covariates, strict=False)
     task = Task(
         stage="denoiser",
@@ -182,7 +186,7 @@ def train_denoiser(
         measurements=("train_loss", "holdout_loss"),
         identity=_denoiser_identity(config, autoencoder, train, holdout),
     )
-    outcome = fit(fabric, task, model, settings, out, seed=config.seed, progress=progress)
+    outcome = fit(fabric, task, build(), settings, out, seed=config.seed, progress=progress)
 
     def write() -> dict[str, Any]:
         record = {
@@ -193,6 +197,7 @@ def train_denoiser(
             "autoencoder_sha256": autoencoder.digest,
             **_history(config, outcome, fabric, outcome.measurements),
         }
+        model = build().to(fabric.device)  # anew, since the one that was trained may lie in parts
         model.load_state_dict(outcome.weights)
         scale = latents.mean.to(fabric.device), latents.std.to(fabric.device)
         loaded = LoadedDenoiser(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from synthmed import processes
 from synthmed.config import TrainingConfig
 from synthmed.errors import TrainingDiverged
+from synthmed.models.sharding import is_sharded, split, whole
 from synthmed.training.journal import Journal
 from synthmed.training.resume import TrainingState, load_state, save_state
 from synthmed.training.schedule import batch_indices, ema_decay, learning_rate, seeded, step_generator
@@ -148,13 +150,16 @@ class _Runner:
     ) -> None:
         self.fabric, self.task, self.settings, self.out, self.seed = fabric, task, settings, out, seed
         self.started = time.monotonic()
-        self.average = fabric.to_device(deepcopy(model)).eval().requires_grad_(False)
-        groups = _groups(model, settings.weight_decay)
+        self.sharded = is_sharded(fabric)
+        average = deepcopy(model).eval().requires_grad_(False)
+        self.average = fabric.strategy.setup_module(average) if self.sharded else fabric.to_device(average)
+        self.bare, self.model = model, fabric.setup_module(model)
+        groups = _groups(model, settings.weight_decay)  # of the parts, if it is sharded now
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=_BETAS, fused=True)
-        self.bare = model
-        self.model, self.optimizer = fabric.setup(model, optimizer)
+        self.optimizer: Any = fabric.setup_optimizers(optimizer)
         self.state = TrainingState(identity=_identity(task, settings, seed))
-        load_state(self.out, self.state, self.parts(), fabric.device)
+        device = torch.device("cpu") if self.sharded else fabric.device
+        load_state(self.out, self.state, self.parts(), device, partial(split, fabric))
 
     def parts(self) -> dict[str, Any]:
         """Everything with a state that a resume restores."""
@@ -201,7 +206,10 @@ class _Runner:
 
     def validate(self, values: dict[str, float]) -> None:
         """Measure the averaged weights, remember them if they are the best, and add the measurements to `values`."""
-        found = processes.from_first(lambda: self.task.evaluate(self.average))
+        if self.sharded:  # all of them have to compute, since each holds a part of the weights
+            found = processes.gather(self.task.evaluate(self.average))[0]
+        else:
+            found = processes.from_first(lambda: self.task.evaluate(self.average))
         values |= found | {"seconds": time.monotonic() - self.started}
         if not math.isfinite(found["holdout_loss"]):
             raise self._diverged("held-out loss", found["holdout_loss"])
@@ -216,13 +224,13 @@ class _Runner:
 
     def save(self) -> None:
         """Write ``last.ckpt``; what a kill leaves is the one before, whole."""
-        processes.from_first(lambda: save_state(self.out, self.state, self.parts()))
+        save_state(self.out, self.state, self.parts())
 
     def outcome(self) -> Outcome:
-        """Return the weights to keep."""
+        """Return the weights to keep, whole; where they were sharded, the first process has them."""
         if self.state.best_weights is not None:
-            return Outcome(self.state.best_weights, self.state.step, self.state.best)
-        return Outcome(dict(self.average.state_dict()), self.state.step, self.state.last)
+            return Outcome(whole(self.state.best_weights), self.state.step, self.state.best)
+        return Outcome(whole(dict(self.average.state_dict())), self.state.step, self.state.last)
 
     @torch.no_grad()
     def _update_average(self, decay: float) -> None:
@@ -272,8 +280,8 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 def _identity(task: Task, settings: TrainingConfig, seed: int) -> dict[str, Any]:
-    # How often a run is saved, and by how many processes it is made, changes nothing in it.
-    training = settings.model_dump(mode="json", exclude={"checkpoint_every"})
+    # How often a run is saved, and by how many processes and in how many parts it is made, changes nothing in it.
+    training = settings.model_dump(mode="json", exclude={"checkpoint_every", "sharded"})
     return {**task.identity, f"{task.stage}_training": training, "seed": seed}
 
 

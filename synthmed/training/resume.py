@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthmed import processes
 from synthmed.errors import ConfigError, InputError, StorageError
 from synthmed.files import atomic_path
+from synthmed.models.sharding import whole
 
 CHECKPOINT = "last.ckpt"
 _FIELDS = ("step", "best_loss", "best_weights", "best", "stale", "last")
@@ -49,7 +51,7 @@ class TrainingState:
 
 
 def save_state(directory: Path, state: TrainingState, parts: Mapping[str, Any]) -> None:
-    """Write ``last.ckpt`` atomically.
+    """Write ``last.ckpt`` atomically; all processes call this, and the first writes.
 
     Parameters
     ----------
@@ -64,7 +66,11 @@ def save_state(directory: Path, state: TrainingState, parts: Mapping[str, Any]) 
     """
     content = {name: getattr(state, name) for name in _FIELDS}
     content |= {"identity": dict(state.identity), "parts": {name: part.state_dict() for name, part in parts.items()}}
-    file = Path(directory) / CHECKPOINT
+    content = whole(content)
+    processes.from_first(lambda: _write(Path(directory) / CHECKPOINT, content))
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
     with atomic_path(file) as temporary:
         try:
             torch.save(content, temporary)
@@ -75,9 +81,13 @@ def save_state(directory: Path, state: TrainingState, parts: Mapping[str, Any]) 
 
 
 def load_state(
-    directory: Path, state: TrainingState, parts: Mapping[str, Any], device: torch.device | str = "cpu"
+    directory: Path,
+    state: TrainingState,
+    parts: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+    take: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
 ) -> None:
-    """Restore `state` and `parts` from ``last.ckpt``; leave them alone where there is none.
+    """Restore `state` and `parts` from ``last.ckpt``, or from what `take` makes of it; without one leave them alone.
 
     Raises
     ------
@@ -100,6 +110,7 @@ def load_state(
             expected=expected,
             next_step="Choose another output folder, or delete this one to start afresh",
         )
+    content = take(content)
     for name in _FIELDS:
         setattr(state, name, content[name])
     for name, part in parts.items():

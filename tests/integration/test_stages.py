@@ -84,6 +84,13 @@ def test_a_changed_output_is_made_again(tmp_path, calls):
     assert (tmp_path / "r" / "two" / "result.txt").read_text() == "0 64"
 
 
+def test_sharding_a_network_makes_nothing_again(tmp_path, calls, monkeypatch):
+    monkeypatch.setattr(pipeline, "STAGES", (Stage("one", ("denoiser_training",), (), pipeline.STAGES[0].work),))
+    for sharded in (False, True):
+        _quiet(_run(tmp_path, denoiser_training={"sharded": sharded}), "one")
+    assert len(calls) == 1
+
+
 def test_a_superseded_output_is_never_replaced(tmp_path, calls):
     for seed in (0, 1, 0, 1):
         _quiet(_run(tmp_path, seed=seed), "one")

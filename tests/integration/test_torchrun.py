@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
+import shared_run
+import torch
 from small_models import SPACE, save_models
 from tiny_run import ENVIRONMENT, command, write_config
 from torch import distributed
 
+from synthmed.config import SamplingConfig
 from synthmed.files import sha256_file
-from synthmed.models.checkpoint import WEIGHTS
+from synthmed.models.checkpoint import WEIGHTS, load_denoiser
+from synthmed.sampling.generate import generate
 from synthmed.training.journal import read_log
 from synthmed.training.resume import CHECKPOINT
 
@@ -32,6 +39,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 LINE = "One of the 2 processes was killed, failed, or was told to stop"
 TOLERANCE = 1e-4
 """Relative. Float32 sums in another order differ by 1e-6 after six steps; Adam and the adversary let that grow."""
+BF16_TOLERANCE = 1e-2
 GENERATE = """
 import os, signal, sys
 from pathlib import Path
@@ -73,19 +81,53 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(f.relative_to(folder)): sha256_file(f) for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
-def test_two_processes_train_along_the_loss_curve_of_one(tmp_path):
-    script = TESTS / "shared_run.py"
-    one, two = tmp_path / "one", tmp_path / "two"
-    for words in ([sys.executable, script, one], [*TORCHRUN, script, two]):
-        done = _run(words)
-        assert done.returncode == 0, done.stderr
+def _train(out: Path, *others: Path, launcher: Sequence[str] = TORCHRUN) -> Path:
+    done = _run([*launcher, TESTS / "shared_run.py", out, *others])
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    """What one process trains."""
+    return _train(tmp_path_factory.mktemp("one"), launcher=[sys.executable])
+
+
+def _same_curve(found: Path, expected: Path, tolerance: float = TOLERANCE) -> None:
+    curves = [read_log(folder) for folder in (found, expected)]
+    assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]] == ["2", "4", "6"]
+    for theirs, ours in zip(*curves, strict=True):
+        for name in ("loss", "gradient_norm", "train_loss", "holdout_loss"):
+            assert float(theirs[name]) == pytest.approx(float(ours[name]), rel=tolerance), (found, name, ours["step"])
+    assert not (found / CHECKPOINT).exists()
+
+
+def test_two_processes_train_along_the_loss_curve_of_one(tmp_path, one):
+    two = _train(tmp_path)
     for stage in ("autoencoder", "transformer", "unet"):
-        curves = [read_log(folder / stage) for folder in (one, two)]
-        assert [row["step"] for row in curves[0]] == [row["step"] for row in curves[1]]
-        for ours, theirs in zip(*curves, strict=True):
-            for name in ("loss", "gradient_norm", "train_loss", "holdout_loss"):
-                assert float(theirs[name]) == pytest.approx(float(ours[name]), rel=TOLERANCE), (stage, ours["step"])
-        assert not (two / stage / CHECKPOINT).exists()
+        _same_curve(two / stage, one / stage)
+    _same_curve(two / "bf16", one / "bf16", BF16_TOLERANCE)
+
+
+def test_two_processes_hold_half_of_the_denoiser_each_and_train_it_as_one(tmp_path, one):
+    parts = _train(tmp_path, one)
+    for name in ("transformer", "unet"):
+        _same_curve(parts / name, one / name)
+    _same_curve(parts / "bf16", one / "bf16", BF16_TOLERANCE)
+    found, expected = (load_denoiser(folder / "transformer").model.state_dict() for folder in (parts, one))
+    torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=1e-5)  # the averages
+    for rank in "01":
+        held = json.loads((parts / f"held-{rank}.json").read_text(encoding="utf-8"))
+        assert sorted(held) == ["begun", "bf16", "transformer", "unet"]
+        for kind, (mine, whole) in chain.from_iterable(kinds.items() for kinds in held.values()):
+            assert mine == pytest.approx(whole / 2, rel=0.01), kind
+    _same_curve(one / "begun", one / "transformer")  # begun by one process, resumed in parts
+    assert (parts / "begun" / CHECKPOINT).exists()
+    shared_run.train(one / "autoencoder", parts / "begun", patience=9)
+    _same_curve(parts / "begun", one / "transformer")
+    sampling = SamplingConfig(num_samples=2, num_inference_steps=2, redraws=0)
+    generate(one / "autoencoder", parts / "transformer", tmp_path / "drawn", sampling=sampling, seed=1, progress=False)
+    assert len(list((tmp_path / "drawn" / "images").iterdir())) == 2
 
 
 def test_two_processes_draw_the_bytes_of_one_and_resume_what_a_kill_left(tmp_path):

@@ -12,6 +12,13 @@ def test_resolved_config_reads_back_equal(tmp_path):
     assert load_config(tmp_path / "c.yaml") == config
 
 
+def test_what_nobody_asked_to_be_sharded_is_written_as_before_there_was_the_option(tmp_path):
+    assert "sharded" not in dump_config(Config())
+    config = parse_config({"denoiser_training": {"sharded": True}})
+    (tmp_path / "c.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(tmp_path / "c.yaml") == config
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -24,6 +31,7 @@ def test_resolved_config_reads_back_equal(tmp_path):
         ({"cohort": {"modality": "XR"}}, ["cohort.modality", "XR", "MR"]),
         ({"cohort": {"holdout_fraction": 1.5}}, ["holdout_fraction", "1.5"]),
         ({"seed": -1}, ["seed"]),
+        ({"autoencoder_training": {"sharded": True}}, ["Unknown", "autoencoder_training.sharded"]),
     ],
 )
 def test_wrong_content_is_refused_with_its_key(content, words):

@@ -15,6 +15,7 @@ from synthmed.errors import ConfigError, InputError, StorageError, TrainingDiver
 from synthmed.models.augmentation import AUGMENTATION_DIM, ROTATION, SHIFT, augment, augmented, draw_augmentation
 from synthmed.models.checkpoint import load_autoencoder, load_denoiser
 from synthmed.models.devices import make_fabric, resolve_device, resolve_precision
+from synthmed.models.sharding import sharding
 from synthmed.training import loop, schedule
 from synthmed.training.fit import data_digest, denoiser_loss, train_autoencoder, train_denoiser
 from synthmed.training.journal import Journal, read_log
@@ -406,6 +407,11 @@ def test_a_batch_that_does_not_divide_among_processes_is_refused(tmp_path, monke
     config = small_config(autoencoder_training={"batch_size": 3})
     with pytest.raises(ConfigError, match=r"autoencoder_training\.batch_size does not divide.*found 3.*multiple of 2"):
         train_autoencoder(config, TRAIN, HOLDOUT, SPACE, tmp_path, device="cpu", progress=False)
+
+
+def test_a_sharded_network_is_refused_the_scaler():
+    with pytest.raises(ConfigError, match=r"sharded .*16-mixed.*bf16-mixed"):
+        sharding("16-mixed")
 
 
 # Log, devices, digests
