@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from baselines import tutorial
@@ -18,14 +17,13 @@ from synthmed.config import Config
 from synthmed.diffusion.conditioning import Conditioning
 from synthmed.diffusion.process import PATHS, to_sample
 from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
-from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser
+from synthmed.models.checkpoint import LoadedAutoencoder
 from synthmed.models.denoiser import build_denoiser
 from synthmed.models.devices import make_fabric
 from synthmed.prepare.prepared import PreparedSplit
 from synthmed.sampling.generate import decode_latent, sample_latents, volume_seed
 from synthmed.training.appearance import fit_finish, fit_screen
-from synthmed.training.calibration import calibrate
-from synthmed.training.fit import autoencoder_shapes, denoiser_loss, denoiser_shapes
+from synthmed.training.fit import autoencoder_shapes, calibrated, denoiser_loss, denoiser_shapes
 from synthmed.training.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
 from synthmed.training.loop import Task
 from synthmed.training.objectives import autoencoder_loss
@@ -41,7 +39,7 @@ def race_ours(cohort: Cohort, budget: float, volumes: int, clock: Clock) -> Race
     config, train, holdout = cohort.config, cohort.train, cohort.holdout
     coding, coder = _our_autoencoder(config, train, holdout, budget, clock)
     denoising, network, latents = _our_denoiser(config, coder, train, holdout, budget, clock)
-    loaded = _loaded(network, latents, config)
+    loaded = calibrated(network, latents, Conditioning.fit((), config.conditioning), config)
     fabric = make_fabric("cpu", "32-true")
     decoder = LoadedAutoencoder(coder, cohort.space, "", fit_finish(coder, train, fabric), fit_screen(train))
     seeds = [volume_seed(config.seed, index) for index in range(volumes)]
@@ -155,23 +153,6 @@ def _our_denoiser(
         return restored(lambda x: our_guess(network, config, x), some)
 
     return curve, fit_ours(task, model, fabric, settings, curve, watch, quality, config.seed), latents
-
-
-def _loaded(network: nn.Module, latents: LatentSet, config: Config) -> LoadedDenoiser:
-    """Return the denoiser as it is after training: calibrated to the training set's spread."""
-    i, j, k = latents.train.shape[3:]
-    loaded = LoadedDenoiser(
-        model=network,
-        latent_mean=latents.mean,
-        latent_std=latents.std,
-        latent_shape=(latents.train.shape[2], i, j, k),
-        conditioning=Conditioning.fit((), config.conditioning),
-        diffusion=config.diffusion,
-        digest="",
-        autoencoder_digest="",
-    )
-    mean, std = calibrate(loaded, latents.train[0], config.seed)
-    return replace(loaded, latent_mean=mean, latent_std=std)
 
 
 @torch.no_grad()

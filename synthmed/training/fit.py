@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,14 +200,29 @@ def train_denoiser(
         }
         model = build().to(fabric.device)  # anew, since the one that was trained may lie in parts
         model.load_state_dict(outcome.weights)
-        scale = latents.mean.to(fabric.device), latents.std.to(fabric.device)
-        loaded = LoadedDenoiser(
-            model.eval(), *scale, latent_shape, conditioning, config.diffusion, digest="", autoencoder_digest=""
-        )
-        mean, std = calibrate(loaded, latents.train[0], config.seed)
-        return _write(out, "denoiser", outcome, record, latent_mean=mean, latent_std=std)
+        fitted = calibrated(model.eval(), latents, conditioning, config)
+        scale = {"latent_mean": fitted.latent_mean, "latent_std": fitted.latent_std}
+        return _write(out, "denoiser", outcome, record, **scale)
 
     return processes.from_first(write)
+
+
+def calibrated(model: Denoiser, latents: LatentSet, conditioning: Conditioning, config: Config) -> LoadedDenoiser:
+    """Return a trained denoiser as it draws: its latents scaled so that samples spread as the training set does."""
+    device = next(model.parameters()).device
+    channels, i, j, k = latents.train.shape[2:]
+    loaded = LoadedDenoiser(
+        model=model,
+        latent_mean=latents.mean.to(device),
+        latent_std=latents.std.to(device),
+        latent_shape=(channels, i, j, k),
+        conditioning=conditioning,
+        diffusion=config.diffusion,
+        digest="",
+        autoencoder_digest="",
+    )
+    mean, std = calibrate(loaded, latents.train[0], config.seed)
+    return replace(loaded, latent_mean=mean, latent_std=std)
 
 
 def denoiser_loss(
