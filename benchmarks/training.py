@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from speed.cohorts import Cohort, hippocampus, phantoms
 from speed.judging import REAL, distances_to_holdout, figure_text
-from speed.measuring import CLOCKS, Clock, Row, clock_of, conditions, table_text, told, write_rows
+from speed.measuring import CLOCKS, Clock, Row, clock_of, conditions, limit_memory, table_text, told, write_rows
 from speed.quality import rows_of
 from speed.racing import OURS, TUTORIAL, race_ours, race_tutorial
 from speed.rows import ablation_rows, contender_rows
@@ -108,29 +107,6 @@ def quality_rows(cohort: Cohort, options: argparse.Namespace, clock: Clock) -> l
         for name in (*races, REAL)
     ]
     return rows
-
-
-def limit_memory(gib: float) -> float | None:
-    """Bound this process's memory, so that a network that is too large for the machine fails by itself.
-
-    Parameters
-    ----------
-    gib : float
-        0 for three quarters of what is free; below 0 for no bound.
-
-    Returns
-    -------
-    float or None
-        The bound, GiB.
-    """
-    free = Path("/proc/meminfo")
-    if gib < 0 or (gib == 0 and not free.is_file()):
-        return None
-    if gib == 0:
-        line = next(line for line in free.read_text().splitlines() if line.startswith("MemAvailable"))
-        gib = 0.75 * int(line.split()[1]) / 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (int(gib * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]))
-    return round(gib, 1)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

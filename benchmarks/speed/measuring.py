@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,13 @@ def table_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def markdown_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Return the same as a table in Markdown."""
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[_cell(row.get(column)).replace("|", "/") for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def conditions(**extra: Any) -> Row:
     """Return what the figures depend on beside the code: threads, cores, load and versions."""
     import torch
@@ -140,6 +148,29 @@ def conditions(**extra: Any) -> Row:
 def told(facts: Mapping[str, Any]) -> str:
     """Return conditions as one line."""
     return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def limit_memory(gib: float) -> float | None:
+    """Bound this process's memory, so that a network that is too large for the machine fails by itself.
+
+    Parameters
+    ----------
+    gib : float
+        0 for three quarters of what is free; below 0 for no bound.
+
+    Returns
+    -------
+    float or None
+        The bound, GiB.
+    """
+    free = Path("/proc/meminfo")
+    if gib < 0 or (gib == 0 and not free.is_file()):
+        return None
+    if gib == 0:
+        line = next(line for line in free.read_text().splitlines() if line.startswith("MemAvailable"))
+        gib = 0.75 * int(line.split()[1]) / 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (int(gib * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    return round(gib, 1)
 
 
 def write_rows(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:

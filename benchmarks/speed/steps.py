@@ -1,11 +1,11 @@
-"""Seconds of single training steps, of this project's own loop and of the tutorial's, on the CPU."""
+"""Seconds of single training steps, of this project's own loop and of the tutorial's."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,39 @@ LOSSES = {"train_loss": 0.0, "holdout_loss": 0.0}
 Loss = Callable[[nn.Module, Tensor, torch.Generator, int], Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A stage of this project's training, ready for its loop."""
+
+    task: Task
+    model: nn.Module
+    fabric: Fabric
+    settings: TrainingConfig
+    seed: int
+
+
+def autoencoder_training(config: Config, split: PreparedSplit, *, device: str = "cpu", stem: bool = True) -> Training:
+    """Return the autoencoder's training; see `our_autoencoder`."""
+    settings, architecture, classes = config.autoencoder_training, config.autoencoder, max(1, split.num_classes)
+    grid = _grid(split)
+    fabric = make_fabric(device, settings.precision, autoencoder_shapes(grid, architecture))
+    with seeded(config.seed):
+        model = build_autoencoder(architecture, classes) if stem else Stemless(architecture, classes)
+        adversary = Adversary(grid, architecture, settings, fabric) if architecture.adversarial_weight else None
+    loss = autoencoder_loss(split, architecture, settings, adversary)
+    return Training(_task("autoencoder", len(split.images), loss, adversary), model, fabric, settings, config.seed)
+
+
+def denoiser_training(config: Config, shape: tuple[int, int, int, int], count: int, *, device: str = "cpu") -> Training:
+    """Return the denoiser's training on `count` made-up latents of this shape, (C, i, j, k)."""
+    settings, architecture = config.denoiser_training, config.denoiser
+    fabric = make_fabric(device, settings.precision, denoiser_shapes(shape, architecture))
+    with seeded(config.seed):
+        model = build_denoiser(architecture, shape, 0)
+    loss = denoiser_loss(made_up_latents(count, shape, config.seed), None, config)
+    return Training(_task("denoiser", count, loss), model, fabric, settings, config.seed)
+
+
 def our_autoencoder(
     config: Config, split: PreparedSplit, steps: int, clock: Clock, *, stem: bool = True
 ) -> list[float]:
@@ -51,59 +84,45 @@ def our_autoencoder(
     stem : bool
         False takes a level at full resolution in the place of the Haar stem; see `speed.stemless`.
     """
-    settings, architecture, classes = config.autoencoder_training, config.autoencoder, max(1, split.num_classes)
-    grid = _grid(split)
-    fabric = make_fabric("cpu", settings.precision, autoencoder_shapes(grid, architecture))
-    with seeded(config.seed):
-        model = build_autoencoder(architecture, classes) if stem else Stemless(architecture, classes)
-        adversary = Adversary(grid, architecture, settings, fabric) if architecture.adversarial_weight else None
-    task = Task(
-        stage="autoencoder",
-        count=len(split.images),
-        loss=autoencoder_loss(split, architecture, settings, adversary),
-        evaluate=lambda model: LOSSES,
-        measurements=tuple(LOSSES),
-        identity={},
-        companion=adversary,
-    )
-    return time_task(task, model, fabric, settings, steps, clock, config.seed)
+    return time_steps(autoencoder_training(config, split, stem=stem), steps + WARMING_UP, clock)[WARMING_UP:]
 
 
 def our_denoiser(config: Config, split: PreparedSplit, steps: int, clock: Clock, *, cached: bool = True) -> list[float]:
     """Return seconds of `steps` steps of the denoiser's training; `cached` False encodes the scans in every step."""
-    settings, architecture = config.denoiser_training, config.denoiser
-    shape = latent_shape(config, split)
-    fabric = make_fabric("cpu", settings.precision, denoiser_shapes(shape, architecture))
-    with seeded(config.seed):
-        model = build_denoiser(architecture, shape, 0)
-        coder = None if cached else build_autoencoder(config.autoencoder, max(1, split.num_classes)).eval()
-    loss = denoiser_loss(made_up_latents(len(split.images), shape, config.seed), None, config)
-    task = Task(
-        stage="denoiser",
-        count=len(split.images),
-        loss=loss if coder is None else encoding_loss(coder, split, config),
-        evaluate=lambda model: LOSSES,
-        measurements=tuple(LOSSES),
-        identity={},
-    )
-    return time_task(task, model, fabric, settings, steps, clock, config.seed)
+    training = denoiser_training(config, latent_shape(config, split), len(split.images))
+    if not cached:
+        with seeded(config.seed):
+            coder = build_autoencoder(config.autoencoder, max(1, split.num_classes)).eval()
+        training = replace(training, task=replace(training.task, loss=encoding_loss(coder, split, config)))
+    return time_steps(training, steps + WARMING_UP, clock)[WARMING_UP:]
 
 
-def time_task(
-    task: Task, model: nn.Module, fabric: Fabric, settings: TrainingConfig, steps: int, clock: Clock, seed: int
-) -> list[float]:
-    """Run the product's loop and return the seconds from each step's beginning to the next one's."""
+def time_steps(training: Training, steps: int, clock: Clock) -> list[float]:
+    """Run the product's loop and return the seconds from each step's beginning to the next one's, from the first on."""
     moments: list[float] = []
 
     def loss(model: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
         moments.append(clock())
-        return task.loss(model, cases, generator, step)
+        return training.task.loss(model, cases, generator, step)
 
-    often = {"max_steps": steps + WARMING_UP + 1, "validate_every": NEVER, "checkpoint_every": NEVER, "patience": 0}
-    counted = settings.model_copy(update=often)
+    run_steps(replace(training, task=replace(training.task, loss=loss)), steps + 1)
+    return differences(moments, 0)
+
+
+def run_steps(training: Training, steps: int) -> None:
+    """Run the product's loop for so many steps."""
+    often = {"max_steps": steps, "validate_every": NEVER, "checkpoint_every": NEVER, "patience": 0}
+    settings = training.settings.model_copy(update=often)
     with tempfile.TemporaryDirectory() as folder:
-        fit(fabric, replace(task, loss=loss), model, counted, Path(folder), seed=seed, progress=False)
-    return differences(moments, WARMING_UP)
+        fit(
+            training.fabric,
+            training.task,
+            training.model,
+            settings,
+            Path(folder),
+            seed=training.seed,
+            progress=False,
+        )
 
 
 def encoding_loss(coder: LabelledAutoencoder, split: PreparedSplit, config: Config) -> Loss:
@@ -208,6 +227,10 @@ def latent_shape(config: Config, split: PreparedSplit) -> tuple[int, int, int, i
     step = config.autoencoder.downsampling
     i, j, k = (side // step for side in _grid(split))
     return config.autoencoder.latent_channels, i, j, k
+
+
+def _task(stage: str, count: int, loss: Loss, companion: Adversary | None = None) -> Task:
+    return Task(stage, count, loss, lambda model: LOSSES, tuple(LOSSES), identity={}, companion=companion)
 
 
 def _grid(split: PreparedSplit) -> tuple[int, int, int]:

@@ -112,7 +112,8 @@ def test_the_axes_are_those_of_a_singular_value_decomposition(members: int) -> N
     _, spread, axes = np.linalg.svd(given.real - centre, full_matrices=False)
     count = min(32, len(given.real) // 3)
     expected = (given.samples - centre) @ axes[:count].T / spread[:count] * np.sqrt(len(given.real))
-    assert real.shape[1] == count and (len(given.real) < 48) == (members == 8)
+    assert real.shape[1] == count
+    assert (len(given.real) < 48) == (members == 8)
     assert samples @ samples.T == pytest.approx(expected @ expected.T, abs=1e-9)
 
 
