@@ -119,8 +119,9 @@ def report(rows: Sequence[Row], facts: Row, words: Sequence[str]) -> str:
         f"`python benchmarks/device.py {shlex.join(words)}`: {others}.",
         markdown_text([*rows, MAISI], COLUMNS),
         "s: median of the repeats, of a step or a volume; peak: of tensors on CUDA, growth of the resident set on the "
-        "CPU; TFLOP: of matrix products, convolutions and attention; share: of what the device reached in the same "
-        "precision and process, by the faster of a large matrix product and a large convolution.",
+        "CPU, what the driver holds at the end on MPS; TFLOP: of matrix products, convolutions and attention; share: "
+        "of what the device reached in the same precision and process, by the faster of a large matrix product and a "
+        "large convolution.",
         SOURCE,
     ]
     return "\n\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from synthmed.wrong_keys import explain
 Modality = Literal["MR", "CT", "PT"]
 Triple = tuple[int, int, int]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+UNRECORDED: Any = {"denoiser_training": {"sharded"}}  # in how many parts it is trained changes nothing in a network
 WHOLE_VOXELS = 2**22
 """Largest grid, in voxels, that goes through the autoencoder in one piece: 161 a side; see `synthmed.models.tiling`."""
 
@@ -172,7 +173,7 @@ class TrainingConfig(_Section):
 class DenoiserTrainingConfig(TrainingConfig):
     """The denoiser, which alone may be too large for one GPU, can be trained in parts."""
 
-    sharded: bool = Field(False, exclude_if=lambda on: not on, description="many processes hold a part each, no copy")
+    sharded: bool = Field(False, exclude_if=lambda on: not on, description="each of many processes holds a part")
 
 
 class SamplingConfig(_Section):
@@ -254,10 +255,9 @@ class Config(_Section):
     @model_validator(mode="after")
     def _grid_divides(self) -> Config:
         step = self.autoencoder.downsampling
-        bad = [n for n in self.preprocess.grid if n % step]
         if self.sampling.guidance_scale != 1 and not self.conditioning.drop_probability:
             raise ValueError("sampling.guidance_scale other than 1 needs conditioning.drop_probability above 0")
-        if bad:
+        if any(n % step for n in self.preprocess.grid):
             raise ValueError(f"preprocess.grid {self.preprocess.grid} must be divisible by the autoencoder's {step}")
         return self
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from synthmed import __version__, processes
-from synthmed.config import Config
+from synthmed.config import UNRECORDED, Config
 from synthmed.files import read_json, sha256_file, sha256_json, write_json
 
 MANIFEST, STARTED = "manifest.json", "started.json"
@@ -146,8 +146,7 @@ def _recipe(run: Run, stage: Stage) -> dict[str, Any]:
 
 def _settings(run: Run, stage: Stage) -> dict[str, Any]:
     """Return of it what the run itself holds."""
-    # In how many parts a network is trained changes nothing in it, as the number of processes does not.
-    content = run.config.model_dump(mode="json", exclude={"denoiser_training": {"sharded"}})
+    content = run.config.model_dump(mode="json", exclude=UNRECORDED)
     return {
         "stage": stage.name,
         "seed": run.config.seed,

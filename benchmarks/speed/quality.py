@@ -11,6 +11,8 @@ while it is measured.
 
 from __future__ import annotations
 
+import math
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,6 +26,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from speed.measuring import Row, Stopwatch
+from speed.steps import LOSSES, NEVER, WARMING_UP, Training, time_steps
 from synthmed.config import TrainingConfig
 from synthmed.prepare.prepared import PreparedSplit
 from synthmed.training.loop import Task, fit
@@ -101,12 +104,12 @@ def fit_ours(
     measure: Measure,
     seed: int,
 ) -> nn.Module:
-    """Train with the product's loop until the budget is spent; return the averaged network.
+    """Train with the product's loop for at most the budget; return the averaged network.
 
-    The schedule ends where the recipe's does or, with fewer seconds, with the budget: steps are timed beforehand, and
-    that counts.
+    The schedule ends where the recipe's does or, with fewer seconds, with the budget: a few steps are timed beforehand,
+    at the budget's cost.
     """
-    kept: dict[str, Any] = {"found": {"train_loss": 0.0, "holdout_loss": 0.0}, "step": 0}
+    kept: dict[str, Any] = {"step": 0}
 
     def loss(network: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
         kept["step"] = step
@@ -118,24 +121,26 @@ def fit_ours(
             curve.add(watch.seconds, watch.paused(lambda: measure(average)), kept["step"] + 1)
         if watch.seconds >= curve.budget:
             raise Spent
-        return kept["found"]
+        return LOSSES
 
     curve.add(watch.seconds, watch.paused(lambda: measure(model)), 0)
-    often = settings.model_copy(update={"validate_every": 2, "checkpoint_every": 10**9, "patience": 0})
-    watched = replace(task, loss=loss, evaluate=evaluate, measurements=("train_loss", "holdout_loss"))
-
-    def train(network: nn.Module, task: Task, steps: int) -> None:
-        chosen = often.model_copy(update={"max_steps": steps})
-        with tempfile.TemporaryDirectory() as folder, suppress(Spent):
-            fit(fabric, task, network, chosen, Path(folder), seed=seed, progress=False)
-
-    began = watch.seconds
-    train(deepcopy(model), replace(watched, evaluate=lambda _: kept["found"]), PROBED)
-    left = (curve.budget - watch.seconds) / (watch.seconds - began) * PROBED
-    train(model, watched, max(1, min(settings.max_steps, int(left))))
+    bare = replace(task, evaluate=lambda _: LOSSES, measurements=tuple(LOSSES))
+    probe = Training(bare, deepcopy(model), fabric, settings, seed)
+    pace = statistics.median(time_steps(probe, PROBED, lambda: watch.seconds)[WARMING_UP:])
+    often = within(settings, (curve.budget - watch.seconds) / pace if pace else math.inf)
+    with tempfile.TemporaryDirectory() as folder, suppress(Spent):
+        fit(fabric, replace(bare, loss=loss, evaluate=evaluate), model, often, Path(folder), seed=seed, progress=False)
     if kept["step"] + 1 > curve.steps[-1]:
         curve.add(watch.seconds, watch.paused(lambda: measure(kept["model"])), kept["step"] + 1)
     return kept["model"].eval()
+
+
+def within(settings: TrainingConfig, steps: float) -> TrainingConfig:
+    """Return settings of at most so many steps, the warm-up shortened alike, that are measured every other step."""
+    fewer = max(1, int(min(settings.max_steps, steps)))
+    warming = settings.warmup_steps * fewer // settings.max_steps
+    often = {"max_steps": fewer, "warmup_steps": warming, "validate_every": 2}
+    return settings.model_copy(update=often | {"checkpoint_every": NEVER, "patience": 0})
 
 
 def watcher(curve: Curve, watch: Stopwatch, measure: Measure) -> Callable[[nn.Module, int], bool]:

@@ -23,8 +23,8 @@ from synthmed.models.devices import make_fabric
 from synthmed.prepare.prepared import PreparedSplit
 from synthmed.sampling.generate import decode_latent, sample_latents, volume_seed
 from synthmed.training.appearance import fit_finish, fit_screen
-from synthmed.training.fit import autoencoder_shapes, calibrated, denoiser_loss, denoiser_shapes
-from synthmed.training.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
+from synthmed.training.fit import autoencoder_shapes, calibrated, denoiser_loss, denoiser_shapes, encoded
+from synthmed.training.latents import LatentSet
 from synthmed.training.loop import Task
 from synthmed.training.objectives import autoencoder_loss
 from synthmed.training.schedule import seeded, step_generator
@@ -137,10 +137,7 @@ def _our_denoiser(
     clock: Clock,
 ) -> tuple[Curve, nn.Module, LatentSet]:
     settings, curve, watch = config.denoiser_training, Curve(budget), Stopwatch(clock)
-    plain = make_fabric("cpu", "32-true")
-    copies = AUGMENTED_COPIES if settings.augment else 1
-    draws = step_generator(config.seed, 0, stream=1001)
-    latents = encode_cohort(coder, train, holdout, plain, copies=copies, generator=draws)
+    latents = encoded(coder, train, holdout, config, make_fabric("cpu", "32-true"))
     i, j, k = latents.train.shape[3:]
     shape = latents.train.shape[2], i, j, k
     fabric = make_fabric("cpu", settings.precision, denoiser_shapes(shape, config.denoiser))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
+from scipy.linalg.blas import dsyrk
 from scipy.special import logsumexp
 
 from privacy.attack_stats import even_scans, membership_measurements, patient_scores
@@ -72,7 +73,7 @@ def _scaled_axes(real: Vectors, centre: Floats) -> Floats:
     """Return the leading principal axes as columns, each over the deviation along it.
 
     They come from the covariance or, where a code has more numbers than there are scans, from the scans' inner
-    products: whichever matrix is smaller. Beside it memory holds the offsets of a part alone.
+    products: whichever matrix is smaller. Memory holds it and the offsets of a part.
     """
     count, length = real.shape
     few = count < length
@@ -81,10 +82,13 @@ def _scaled_axes(real: Vectors, centre: Floats) -> Floats:
         return (real[:, part] - centre[part]).T if few else real[part] - centre
 
     parts = even_spans(max(count, length), PART)
-    product = sum(block.T @ block for block in map(offsets, parts))
     most, side = max(1, min(DIMENSIONS, count // SCANS_A_DIMENSION, length)), min(count, length)
-    energy, weights = eigh(product, subset_by_index=(side - most, side - 1), overwrite_a=True)
-    kept = energy >= LEAST_ENERGY * energy[-1]
+    product = np.zeros((side, side), order="F")
+    for part in parts:  # added in place, the upper triangle alone
+        product = dsyrk(1.0, offsets(part).T, beta=1.0, c=product, overwrite_c=1)
+    energy, weights = eigh(product, lower=False, subset_by_index=(side - most, side - 1), overwrite_a=True)
+    kept = energy > LEAST_ENERGY * energy[-1]
+    kept[-1] = True
     energy, weights = np.maximum(energy[kept], TINY), weights[:, kept]
     axes = np.concatenate([offsets(part) @ weights for part in parts]) / np.sqrt(energy) if few else weights
     return axes * np.sqrt(count / energy)

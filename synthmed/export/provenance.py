@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from synthmed import __version__
-from synthmed.config import Config
+from synthmed.config import UNRECORDED, Config
 from synthmed.export.approval import ReleaseApproval
 from synthmed.export.cohort import ApprovedCohort
 from synthmed.export.samples import FACTS
@@ -83,7 +83,7 @@ def predicate(cohort: ApprovedCohort, configuration: Mapping[str, Any], release:
 
 def public_configuration(config: Config) -> dict[str, Any]:
     """Return the settings of a run that a release may state: those that hold no path and no name of a cohort."""
-    content = config.model_dump(mode="json")
+    content = config.model_dump(mode="json", exclude=UNRECORDED)
     settings = {
         section: {key: value for key, value in content[section].items() if keys is None or key in keys}
         for section, keys in CONFIGURATION.items()

@@ -62,7 +62,7 @@ def split(fabric: Fabric, state: Any) -> Any:
 
     def part(values: Tensor) -> Tensor:
         # A copy, since the part is a view that would keep the whole. AdamW's count of steps has no dimension.
-        return distribute_tensor(values, mesh, [Shard(0)], src_data_rank=None).clone() if values.ndim else values
+        return distribute_tensor(values, mesh, [Shard(0)]).clone() if values.ndim else values
 
     return tree_map_only(Tensor, part, state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from synthmed.diffusion.conditioning import Conditioning
 from synthmed.diffusion.process import PATHS, holdout_loss, training_loss
 from synthmed.errors import ConfigError
 from synthmed.models.augmentation import augmented
-from synthmed.models.autoencoder import build_autoencoder
+from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, save_model
 from synthmed.models.denoiser import Denoiser, build_denoiser
 from synthmed.models.devices import make_fabric
@@ -169,10 +170,7 @@ def train_denoiser(
     latent_shape = _latent_shape(autoencoder, train)
     shapes = denoiser_shapes(latent_shape, architecture)
     fabric = make_fabric(device, settings.precision, shapes, sharded=settings.sharded)
-    autoencoder.model.to(fabric.device)
-    copies = AUGMENTED_COPIES if settings.augment else 1
-    augmentations = step_generator(config.seed, 0, stream=1001)
-    latents = encode_cohort(autoencoder.model, train, holdout, fabric, copies=copies, generator=augmentations)
+    latents = encoded(autoencoder.model.to(fabric.device), train, holdout, config, fabric)
 
     def build() -> Denoiser:
         with seeded(config.seed):
@@ -198,13 +196,23 @@ def train_denoiser(
             "autoencoder_sha256": autoencoder.digest,
             **_history(config, outcome, fabric, outcome.measurements),
         }
-        model = build().to(fabric.device)  # anew, since the one that was trained may lie in parts
+        gc.collect()  # the network that was trained may lie in parts, held by cycles; another is made for its weights
+        model = build().to(fabric.device)
         model.load_state_dict(outcome.weights)
         fitted = calibrated(model.eval(), latents, conditioning, config)
         scale = {"latent_mean": fitted.latent_mean, "latent_std": fitted.latent_std}
         return _write(out, "denoiser", outcome, record, **scale)
 
     return processes.from_first(write)
+
+
+def encoded(
+    model: LabelledAutoencoder, train: PreparedSplit, holdout: PreparedSplit, config: Config, fabric: Fabric
+) -> LatentSet:
+    """Return a cohort as the denoiser learns it: with augmented copies where the configuration asks for any."""
+    copies = AUGMENTED_COPIES if config.denoiser_training.augment else 1
+    draws = step_generator(config.seed, 0, stream=1001)
+    return encode_cohort(model, train, holdout, fabric, copies=copies, generator=draws)
 
 
 def calibrated(model: Denoiser, latents: LatentSet, conditioning: Conditioning, config: Config) -> LoadedDenoiser:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -16,8 +18,11 @@ from small_runs import small_config
 from speed import cohorts, measuring, quality, racing, rows, steps
 from speed.stemless import Stemless
 
-from synthmed.config import apply_overrides
+from synthmed.config import TrainingConfig, apply_overrides
 from synthmed.diffusion.process import PATHS, target
+from synthmed.models.devices import make_fabric
+from synthmed.training.loop import Task, fit
+from synthmed.training.schedule import learning_rate
 
 SIDE = 24
 
@@ -161,6 +166,40 @@ def test_a_race_without_seconds_still_draws(cohort: cohorts.Cohort, name: str) -
     assert images.shape == (2, 1, SIDE, SIDE, SIDE)
     assert coding.values
     assert denoising.values
+
+
+def test_a_schedule_ends_with_the_budget() -> None:
+    recipe = TrainingConfig(max_steps=4000, warmup_steps=50, validate_every=250)
+    short, none, ample = (quality.within(recipe, steps) for steps in (400.7, -3.0, math.inf))
+    assert (short.max_steps, short.warmup_steps) == (400, 5)
+    assert learning_rate(short, 399) < 1e-4 * recipe.learning_rate
+    assert none.max_steps == 1
+    assert (ample.max_steps, ample.warmup_steps) == (4000, 50)
+
+
+def test_our_steps_are_those_that_the_budget_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 1 s by this clock, and the timing of steps takes eleven; the rest of 30 s is trained."""
+    now, lengths = [0.0], []
+
+    def counted(
+        fabric: Any, task: Task, model: torch.nn.Module, settings: TrainingConfig, *rest: Any, **more: Any
+    ) -> Any:
+        lengths.append(settings.max_steps)
+        return fit(fabric, task, model, settings, *rest, **more)
+
+    def loss(model: torch.nn.Module, cases: torch.Tensor, generator: torch.Generator, step: int) -> torch.Tensor:
+        now[0] += 1
+        return model(torch.ones(len(cases), 1)).square().mean()
+
+    settings = TrainingConfig(max_steps=4000, batch_size=2, precision="32-true")
+    curve, model = quality.Curve(30.0), torch.nn.Linear(1, 1)
+    task = Task("denoiser", 4, loss, lambda model: {}, (), {})
+    watch = measuring.Stopwatch(lambda: now[0])
+    monkeypatch.setattr(quality, "fit", counted)
+    quality.fit_ours(task, model, make_fabric("cpu", "32-true"), settings, curve, watch, lambda m: 1.0, 0)
+    assert lengths == [19]
+    assert curve.steps[-1] == 19
+    assert curve.seconds[-1] == 30
 
 
 def test_quick_lowers_only_what_was_not_asked_for() -> None:

@@ -12,7 +12,7 @@ from releases import Made, digest, make_audit, make_samples, statement_of
 
 from privacy.policy import load_policy
 from synthmed import __version__
-from synthmed.config import Config, ExportConfig, parse_config
+from synthmed.config import Config, DenoiserTrainingConfig, ExportConfig, parse_config
 from synthmed.export import approve, export, verify
 from synthmed.export.provenance import CONFIGURATION, public_configuration
 
@@ -119,3 +119,8 @@ def test_every_free_text_that_is_stated_was_meant_to_be_public() -> None:
 def test_key_and_validation_do_not_change_what_is_stated() -> None:
     plain, other = Config(), Config(export=ExportConfig(key=Path("k.pem"), validate_with_tools=True), name="x")
     assert public_configuration(plain) == public_configuration(other)
+
+
+def test_in_how_many_parts_a_network_was_trained_is_not_stated() -> None:
+    parted = Config(denoiser_training=DenoiserTrainingConfig(sharded=True))
+    assert public_configuration(parted) == public_configuration(Config())

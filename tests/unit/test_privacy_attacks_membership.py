@@ -117,6 +117,16 @@ def test_the_axes_are_those_of_a_singular_value_decomposition(members: int) -> N
     assert samples @ samples.T == pytest.approx(expected @ expected.T, abs=1e-9)
 
 
+@pytest.mark.parametrize("length", [3, 40])
+def test_scans_that_are_all_alike_have_one_axis(length: int) -> None:
+    alike = np.ones((9, length))
+    given = codes(np.eye(1, length), alike, np.arange(9), np.arange(9) < 5)
+    real, samples = project(given)
+    assert real.shape == (9, 1)
+    assert samples.shape == (1, 1)
+    assert len(np.unique(density_ratio(given))) == 1
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_labels_are_not_looked_at(name: str) -> None:
     given = world(1, copies=5)
