@@ -31,7 +31,6 @@ NETWORKS = {"shipped": 3, "default": 1}
 MODES = ("whole", "tiled")
 _RANGE = 2.0
 _LARGE = 256
-_WEIGHT = 0.02
 _UNIT = 2**20 if sys.platform == "darwin" else 2**10
 """What `ru_maxrss` counts, in parts of a MiB."""
 
@@ -39,17 +38,14 @@ _UNIT = 2**20 if sys.platform == "darwin" else 2**10
 def network(name: str) -> LabelledAutoencoder:
     """Return an autoencoder of random weights, none of them zero, in evaluation mode."""
     import torch
+    from speed.untrained import without_zeros
 
     from synthmed.config import AutoencoderConfig, load_config
     from synthmed.models.autoencoder import build_autoencoder
 
     torch.manual_seed(0)
     config = load_config("hippocampus_mri").autoencoder if name == "shipped" else AutoencoderConfig()
-    model = build_autoencoder(config, NETWORKS[name]).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.data.add_(_WEIGHT * torch.randn(parameter.shape))
-    return model
+    return without_zeros(build_autoencoder(config, NETWORKS[name]).eval())
 
 
 def prepared(task: str, model: LabelledAutoencoder, side: int, budget: int) -> Callable[[], Tensor | np.ndarray]:

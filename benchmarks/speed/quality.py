@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from speed.measuring import Row, Stopwatch
 from speed.steps import LOSSES, NEVER, WARMING_UP, Training, time_steps
 from synthmed.config import TrainingConfig
 from synthmed.prepare.prepared import PreparedSplit
-from synthmed.training.loop import Task, fit
+from synthmed.training.loop import fit
 from synthmed.training.objectives import psnr
 
 MARKS = 12
@@ -94,16 +93,7 @@ def rows_of(curves: dict[str, Curve], targets: Sequence[float], stage: str, unit
     return rows
 
 
-def fit_ours(
-    task: Task,
-    model: nn.Module,
-    fabric: Fabric,
-    settings: TrainingConfig,
-    curve: Curve,
-    watch: Stopwatch,
-    measure: Measure,
-    seed: int,
-) -> nn.Module:
+def fit_ours(training: Training, curve: Curve, watch: Stopwatch, measure: Measure) -> nn.Module:
     """Train with the product's loop for at most the budget; return the averaged network.
 
     The schedule ends where the recipe's does or, with fewer seconds, with the budget: a few steps are timed beforehand,
@@ -113,7 +103,7 @@ def fit_ours(
 
     def loss(network: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
         kept["step"] = step
-        return task.loss(network, cases, generator, step)
+        return training.task.loss(network, cases, generator, step)
 
     def evaluate(average: nn.Module) -> dict[str, float]:
         kept["model"] = average
@@ -123,13 +113,13 @@ def fit_ours(
             raise Spent
         return LOSSES
 
-    curve.add(watch.seconds, watch.paused(lambda: measure(model)), 0)
-    bare = replace(task, evaluate=lambda _: LOSSES, measurements=tuple(LOSSES))
-    probe = Training(bare, deepcopy(model), fabric, settings, seed)
+    curve.add(watch.seconds, watch.paused(lambda: measure(training.model)), 0)
+    probe = replace(training, model=deepcopy(training.model))
     pace = statistics.median(time_steps(probe, PROBED, lambda: watch.seconds)[WARMING_UP:])
-    often = within(settings, (curve.budget - watch.seconds) / pace if pace else math.inf)
+    settings = within(training.settings, (curve.budget - watch.seconds) / pace if pace else math.inf)
     with tempfile.TemporaryDirectory() as folder, suppress(Spent):
-        fit(fabric, replace(bare, loss=loss, evaluate=evaluate), model, often, Path(folder), seed=seed, progress=False)
+        task = replace(training.task, loss=loss, evaluate=evaluate)
+        fit(training.fabric, task, training.model, settings, Path(folder), seed=training.seed, progress=False)
     if kept["step"] + 1 > curve.steps[-1]:
         curve.add(watch.seconds, watch.paused(lambda: measure(kept["model"])), kept["step"] + 1)
     return kept["model"].eval()

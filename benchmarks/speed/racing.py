@@ -13,21 +13,19 @@ from torch import Tensor, nn
 from speed.cohorts import Cohort, stacked
 from speed.measuring import Clock, Stopwatch
 from speed.quality import CASES, SNR, Curve, fit_ours, mean_psnr, restored, spaced, watcher
+from speed.steps import autoencoder_training, denoiser_training
 from synthmed.config import Config
 from synthmed.diffusion.conditioning import Conditioning
 from synthmed.diffusion.process import PATHS, to_sample
-from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
+from synthmed.models.autoencoder import LabelledAutoencoder
 from synthmed.models.checkpoint import LoadedAutoencoder
-from synthmed.models.denoiser import build_denoiser
 from synthmed.models.devices import make_fabric
 from synthmed.prepare.prepared import PreparedSplit
 from synthmed.sampling.generate import decode_latent, sample_latents, volume_seed
 from synthmed.training.appearance import fit_finish, fit_screen
-from synthmed.training.fit import autoencoder_shapes, calibrated, denoiser_loss, denoiser_shapes, encoded
+from synthmed.training.fit import calibrated, encoded
 from synthmed.training.latents import LatentSet
-from synthmed.training.loop import Task
-from synthmed.training.objectives import autoencoder_loss
-from synthmed.training.schedule import seeded, step_generator
+from synthmed.training.schedule import step_generator
 
 TUTORIAL, OURS = "tutorial", "synthmed"
 Race = tuple[Curve, Curve, Tensor]
@@ -106,12 +104,9 @@ def our_guess(model: nn.Module, config: Config, noisy: Tensor) -> Tensor:
 def _our_autoencoder(
     config: Config, train: PreparedSplit, holdout: PreparedSplit, budget: float, clock: Clock
 ) -> tuple[Curve, LabelledAutoencoder]:
-    settings, architecture = config.autoencoder_training, config.autoencoder
     curve, watch = Curve(budget), Stopwatch(clock)
-    i, j, k = train.images.shape[2:]
-    fabric = make_fabric("cpu", settings.precision, autoencoder_shapes((i, j, k), architecture))
-    with seeded(config.seed):
-        model = build_autoencoder(architecture, max(1, train.num_classes))
+    training = autoencoder_training(config, train)
+    model: LabelledAutoencoder = training.model
     model.fit_shortcut(train.images, train.labels, step_generator(config.seed, 0, stream=1000))
 
     def decoded(network: nn.Module, case: int) -> Tensor:
@@ -121,9 +116,7 @@ def _our_autoencoder(
     def fidelity(network: nn.Module) -> float:
         return mean_psnr(lambda case: decoded(network, case), holdout)
 
-    loss = autoencoder_loss(train, architecture, settings, None)
-    task = Task("autoencoder", len(train.images), loss, lambda m: {}, (), {})
-    average = fit_ours(task, model, fabric, settings, curve, watch, fidelity, config.seed)
+    average = fit_ours(training, curve, watch, fidelity)
     model.load_state_dict(average.state_dict())
     return curve, model.eval()
 
@@ -136,20 +129,14 @@ def _our_denoiser(
     budget: float,
     clock: Clock,
 ) -> tuple[Curve, nn.Module, LatentSet]:
-    settings, curve, watch = config.denoiser_training, Curve(budget), Stopwatch(clock)
+    curve, watch = Curve(budget), Stopwatch(clock)
     latents = encoded(coder, train, holdout, config, make_fabric("cpu", "32-true"))
-    i, j, k = latents.train.shape[3:]
-    shape = latents.train.shape[2], i, j, k
-    fabric = make_fabric("cpu", settings.precision, denoiser_shapes(shape, config.denoiser))
-    with seeded(config.seed):
-        model = build_denoiser(config.denoiser, shape, 0)
     some = latents.holdout[spaced(len(latents.holdout), CASES)]
-    task = Task("denoiser", len(train.images), denoiser_loss(latents, None, config), lambda m: {}, (), {})
 
     def quality(network: nn.Module) -> float:
         return restored(lambda x: our_guess(network, config, x), some)
 
-    return curve, fit_ours(task, model, fabric, settings, curve, watch, quality, config.seed), latents
+    return curve, fit_ours(denoiser_training(config, latents), curve, watch, quality), latents
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,16 @@ import torch
 from speed.measuring import Clock, Row, differences, spread
 from speed.roofline import clock_on, count_flops, roof
 from speed.searching import peak_memory
-from speed.steps import WARMING_UP, Training, autoencoder_training, denoiser_training, run_steps, time_steps
+from speed.steps import (
+    WARMING_UP,
+    Training,
+    autoencoder_training,
+    denoiser_training,
+    made_up_latents,
+    run_steps,
+    time_steps,
+)
+from speed.untrained import without_zeros
 from synthmed.config import Config, parse_config
 from synthmed.diffusion.conditioning import Conditioning
 from synthmed.errors import SynthmedError
@@ -40,7 +48,6 @@ NETWORKS = {"small": Machine(1, 1.0), "large": Machine(1, 1.0, "cuda", 16.0)}
 CLASSES = 3
 SPACING = (1.0, 1.0, 1.0)
 FINISH = Finish(noise=(0.05,) * BINS, spread=0.1, pieces=(50,) * CLASSES)
-SPREAD = 0.02
 TERA = 1e12
 
 
@@ -183,10 +190,8 @@ def untrained(cell: Cell, config: Config) -> tuple[LoadedAutoencoder, LoadedDeno
     """Return networks of random weights, the layers that begin at zero included, on the cell's device."""
     shape = _latent_shape(cell, config)
     with seeded(cell.seed):
-        models: list[Any] = [build_autoencoder(config.autoencoder, CLASSES), build_denoiser(config.denoiser, shape, 0)]
-        for parameter in (p for model in models for p in model.parameters() if p.ndim > 1):
-            parameter.data.add_(SPREAD * torch.randn(parameter.shape))
-    coder, network = (model.to(cell.device).eval() for model in models)
+        models = build_autoencoder(config.autoencoder, CLASSES), build_denoiser(config.denoiser, shape, 0)
+        coder, network = (without_zeros(model).to(cell.device).eval() for model in models)
     scale = torch.zeros(shape[0], 1, 1, 1, device=cell.device)
     space = Space((cell.side,) * 3, SPACING, label_values=tuple(range(CLASSES)))
     denoiser = LoadedDenoiser(network, scale, scale + 1, shape, Conditioning(), config.diffusion, "", "")
@@ -231,7 +236,8 @@ def reason(error: BaseException) -> str:
 
 def _training(cell: Cell, config: Config) -> Training:
     if cell.task == "denoiser":
-        return denoiser_training(config, _latent_shape(cell, config), cell.batch, device=cell.device)
+        latents = made_up_latents(cell.batch, _latent_shape(cell, config), cell.seed)
+        return denoiser_training(config, latents, device=cell.device)
     generator = torch.Generator().manual_seed(cell.seed)
     images = 2 * torch.rand(cell.batch, 1, *[cell.side] * 3, generator=generator) - 1
     labels = (images > 0).to(torch.uint8) + (images > 0.5).to(torch.uint8)

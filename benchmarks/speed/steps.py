@@ -60,14 +60,16 @@ def autoencoder_training(config: Config, split: PreparedSplit, *, device: str = 
     return Training(_task("autoencoder", len(split.images), loss, adversary), model, fabric, settings, config.seed)
 
 
-def denoiser_training(config: Config, shape: tuple[int, int, int, int], count: int, *, device: str = "cpu") -> Training:
-    """Return the denoiser's training on `count` made-up latents of this shape, (C, i, j, k)."""
+def denoiser_training(config: Config, latents: LatentSet, *, device: str = "cpu") -> Training:
+    """Return the denoiser's training on latents, without conditions."""
     settings, architecture = config.denoiser_training, config.denoiser
+    channels, i, j, k = latents.train.shape[2:]
+    shape = channels, i, j, k
     fabric = make_fabric(device, settings.precision, denoiser_shapes(shape, architecture))
     with seeded(config.seed):
         model = build_denoiser(architecture, shape, 0)
-    loss = denoiser_loss(made_up_latents(count, shape, config.seed), None, config)
-    return Training(_task("denoiser", count, loss), model, fabric, settings, config.seed)
+    task = _task("denoiser", latents.train.shape[1], denoiser_loss(latents, None, config))
+    return Training(task, model, fabric, settings, config.seed)
 
 
 def our_autoencoder(
@@ -89,7 +91,8 @@ def our_autoencoder(
 
 def our_denoiser(config: Config, split: PreparedSplit, steps: int, clock: Clock, *, cached: bool = True) -> list[float]:
     """Return seconds of `steps` steps of the denoiser's training; `cached` False encodes the scans in every step."""
-    training = denoiser_training(config, latent_shape(config, split), len(split.images))
+    latents = made_up_latents(len(split.images), latent_shape(config, split), config.seed)
+    training = denoiser_training(config, latents)
     if not cached:
         with seeded(config.seed):
             coder = build_autoencoder(config.autoencoder, max(1, split.num_classes)).eval()

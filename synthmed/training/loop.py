@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from synthmed import processes
-from synthmed.config import TrainingConfig
+from synthmed.config import UNRECORDED, TrainingConfig
 from synthmed.errors import TrainingDiverged
 from synthmed.models.sharding import is_sharded, split, whole
 from synthmed.training.journal import Journal
@@ -281,7 +281,7 @@ def interruptible() -> Iterator[threading.Event]:
 
 def _identity(task: Task, settings: TrainingConfig, seed: int) -> dict[str, Any]:
     # How often a run is saved, and by how many processes and in how many parts it is made, changes nothing in it.
-    training = settings.model_dump(mode="json", exclude={"checkpoint_every", "sharded"})
+    training = settings.model_dump(mode="json", exclude={"checkpoint_every", *UNRECORDED["denoiser_training"]})
     return {**task.identity, f"{task.stage}_training": training, "seed": seed}
 
 

@@ -193,10 +193,11 @@ def test_our_steps_are_those_that_the_budget_holds(monkeypatch: pytest.MonkeyPat
 
     settings = TrainingConfig(max_steps=4000, batch_size=2, precision="32-true")
     curve, model = quality.Curve(30.0), torch.nn.Linear(1, 1)
-    task = Task("denoiser", 4, loss, lambda model: {}, (), {})
+    task = Task("denoiser", 4, loss, lambda model: steps.LOSSES, tuple(steps.LOSSES), {})
+    made = steps.Training(task, model, make_fabric("cpu", "32-true"), settings, 0)
     watch = measuring.Stopwatch(lambda: now[0])
     monkeypatch.setattr(quality, "fit", counted)
-    quality.fit_ours(task, model, make_fabric("cpu", "32-true"), settings, curve, watch, lambda m: 1.0, 0)
+    quality.fit_ours(made, curve, watch, lambda model: 1.0)
     assert lengths == [19]
     assert curve.steps[-1] == 19
     assert curve.seconds[-1] == 30
