@@ -1,14 +1,15 @@
 """Seconds of training beside MONAI's `3d_ldm` tutorial: a step, a sample, what each measure of speed is worth.
 
     python benchmarks/training.py [--cohorts NAME ...] [--parts NAME ...] [--steps N] [--rounds R] [--quick]
-    python benchmarks/training.py --to-quality [--budget SECONDS] [--psnr DB ...] [--restored SHARE ...] [--json FILE]
+    python benchmarks/training.py --to-quality [--budget SECONDS] [--autoencoder-share T O] [--set KEY=VALUE ...]
 
 Ours is `configs/hippocampus_mri.yaml`, the tutorial `baselines/tutorial.py`, both on the CPU. The cohort `hippocampus`
 is prepared on the first call (SYNTHMED_DATA names where it is); `phantoms-64` and `phantoms-96` are procedural. A step
 is a whole one: data, augmentation, loss, gradients, optimiser and average. The tutorial's discriminator, which joins
 after 6 of 100 epochs, has a row of its own; ratios are to the step without it. Contenders are timed in turn.
 
-With `--to-quality` both are trained from nothing, each stage for at most `--budget` seconds; see `speed/quality.py`.
+With `--to-quality` both are trained from nothing for at most `--budget` seconds, `--autoencoder-share` of them in the
+first stage; see `speed/quality.py`. `--set` changes our recipe, as a user with those seconds would.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -28,6 +31,7 @@ from speed.quality import rows_of
 from speed.racing import OURS, TUTORIAL, race_ours, race_tutorial
 from speed.rows import ablation_rows, contender_rows
 
+from synthmed.config import apply_overrides
 from synthmed.errors import SynthmedError
 
 COHORTS = ("hippocampus", "phantoms-64", "phantoms-96")
@@ -47,6 +51,7 @@ COLUMNS = (
     "note",
 )
 QUALITIES = ("name", "stage", "target", "seconds", "times as fast", "best", "steps", "KID [95 %]")
+SHARES = (0.5, 0.15)
 PSNR, RESTORED = (24.0, 26.0, 28.0), (0.3, 0.4, 0.5)
 
 
@@ -58,16 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = conditions(
         seed=options.seed, clock=options.clock, rounds=options.rounds, steps=options.steps, memory_gib=limited
     )
+    if options.to_quality:
+        facts |= {"budget": options.budget, "autoencoder_share": options.autoencoder_share, "set": options.set}
     print(told(facts))
     try:
         cohorts = [open_cohort(name, options) for name in options.cohorts]
+        columns = QUALITIES if options.to_quality else COLUMNS
+        run = partial(quality_rows, cohorts[0]) if options.to_quality else partial(speed_rows, cohorts)
+        rows = run(options, clock)
     except SynthmedError as error:
         print(f"training.py: {error}", file=sys.stderr)
         return error.exit_code
-    if options.to_quality:
-        rows, columns = quality_rows(cohorts[0], options, clock), QUALITIES
-    else:
-        rows, columns = speed_rows(cohorts, options, clock), COLUMNS
     print(table_text(rows, columns))
     if options.json:
         write_rows(options.json, rows, facts)
@@ -94,9 +100,11 @@ def speed_rows(cohorts: Sequence[Cohort], options: argparse.Namespace, clock: Cl
 
 def quality_rows(cohort: Cohort, options: argparse.Namespace, clock: Clock) -> list[Row]:
     """Return the seconds at which either contender reached each target, and the distance of what it drew."""
+    (theirs, our), budget, volumes = options.autoencoder_share, options.budget, options.volumes
+    ours = replace(cohort, config=apply_overrides(cohort.config, options.set))
     races = {
-        TUTORIAL: race_tutorial(cohort, options.budget, options.volumes, options.tutorial_steps, clock),
-        OURS: race_ours(cohort, options.budget, options.volumes, clock),
+        TUTORIAL: race_tutorial(cohort, budget, theirs, volumes, options.tutorial_steps, clock),
+        OURS: race_ours(ours, budget, our, volumes, clock),
     }
     drawn = {name: images for name, (_, _, images) in races.items()}
     figures = distances_to_holdout(drawn, cohort.train, cohort.holdout, options.seed)
@@ -120,7 +128,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default 3")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--to-quality", action="store_true")
-    parser.add_argument("--budget", type=float, help="seconds of each stage of each contender; default 600")
+    parser.add_argument("--budget", type=float, help="seconds of each contender; default 600")
+    shares = {"nargs": 2, "type": float, "default": list(SHARES), "metavar": ("TUTORIAL", "OURS")}
+    parser.add_argument("--autoencoder-share", **shares, help="of its budget; default 0.5 and 0.15")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of our recipe, in the race")
     parser.add_argument("--psnr", type=float, nargs="+", default=list(PSNR), help="targets of the autoencoder, dB")
     parser.add_argument("--restored", type=float, nargs="+", default=list(RESTORED), help="targets of the denoiser")
     parser.add_argument("--volumes", type=int, help="drawn at the end for their distance; default 32")
@@ -132,7 +143,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where to write the rows, as JSON or, by its name, CSV")
     options = parser.parse_args(arguments)
     full = {"cohorts": list(COHORTS), "steps": 10, "rounds": 3, "budget": 600.0, "volumes": 32}
-    quick = {"cohorts": ["hippocampus"], "steps": 1, "rounds": 1, "budget": 8.0, "volumes": 4}
+    quick = {"cohorts": ["hippocampus"], "steps": 1, "rounds": 1, "budget": 16.0, "volumes": 4}
     for name, value in (quick if options.quick else full).items():
         if getattr(options, name) is None:
             setattr(options, name, value)

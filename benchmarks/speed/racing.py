@@ -1,4 +1,4 @@
-"""Both contenders from nothing to drawn volumes, each stage for the same seconds."""
+"""Both contenders from nothing to drawn volumes in the same seconds, which each divides between its two stages."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Race = tuple[Curve, Curve, Tensor]
 """The autoencoder's curve, the denoiser's, and drawn images, shape (N, 1, I, J, K), in [-1, 1]."""
 
 
-def race_ours(cohort: Cohort, budget: float, volumes: int, clock: Clock) -> Race:
-    """Train this project's autoencoder and denoiser and draw volumes as it does, without the screen."""
+def race_ours(cohort: Cohort, budget: float, share: float, volumes: int, clock: Clock) -> Race:
+    """Train this project's autoencoder for a share of the budget, then its denoiser; draw as it does, unscreened."""
     config, train, holdout = cohort.config, cohort.train, cohort.holdout
-    coding, coder = _our_autoencoder(config, train, holdout, budget, clock)
-    denoising, network, latents = _our_denoiser(config, coder, train, holdout, budget, clock)
+    coding, coder = _our_autoencoder(config, train, holdout, budget * share, clock)
+    denoising, network, latents = _our_denoiser(config, coder, train, holdout, budget * (1 - share), clock)
     loaded = calibrated(network, latents, Conditioning.fit((), config.conditioning), config)
     fabric = make_fabric("cpu", "32-true")
     decoder = LoadedAutoencoder(coder, cohort.space, "", fit_finish(coder, train, fabric), fit_screen(train))
@@ -51,10 +51,10 @@ def race_ours(cohort: Cohort, budget: float, volumes: int, clock: Clock) -> Race
     return coding, denoising, torch.stack(images).clamp(-1, 1)
 
 
-def race_tutorial(cohort: Cohort, budget: float, volumes: int, steps: int, clock: Clock) -> Race:
-    """Train the tutorial's networks and draw volumes with DDIM in `steps` steps, or DDPM in 1,000."""
+def race_tutorial(cohort: Cohort, budget: float, share: float, volumes: int, steps: int, clock: Clock) -> Race:
+    """Train the tutorial's networks likewise, and draw volumes with DDIM in `steps` steps, or DDPM in 1,000."""
     data, known, seed = stacked(cohort.train), stacked(cohort.holdout), cohort.config.seed
-    coding, denoising = Curve(budget), Curve(budget)
+    coding, denoising = Curve(budget * share), Curve(budget * (1 - share))
 
     def decoded(model: nn.Module, case: int) -> Tensor:
         return 2 * model.reconstruct(known[case : case + 1])[:, :1] - 1  # type: ignore[operator]

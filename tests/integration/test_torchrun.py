@@ -163,15 +163,19 @@ def _descendants(process: int) -> dict[str, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="ranks are told from /proc")
-@pytest.mark.parametrize("victim", ["0", "1"])
-def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(tmp_path, victim):
-    training = {"max_steps": 100_000, "batch_size": 4, "validate_every": 100_000, "checkpoint_every": 2}
-    config = write_config(tmp_path, autoencoder_training=training | {"precision": "32-true"})
+@pytest.mark.parametrize(
+    ("stage", "victim", "sharded"),
+    [("autoencoder", "0", False), ("autoencoder", "1", False), ("denoiser", "1", True)],
+)
+def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(tmp_path, stage, victim, sharded):
+    endless = {"max_steps": 100_000, "batch_size": 4, "validate_every": 100_000, "checkpoint_every": 2}
+    longer = {f"{stage}_training": endless | {"precision": "32-true"} | ({"sharded": True} if sharded else {})}
+    config = write_config(tmp_path, **longer)
     root, words = tmp_path / "run", ["train", config, "--run-dir", tmp_path / "run", "--quiet"]
     shared = subprocess.Popen(
         [*TORCHRUN, "--no-python", *command(*words)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
-    checkpoint, deadline = root / "autoencoder" / CHECKPOINT, time.monotonic() + 300
+    checkpoint, deadline = root / stage / CHECKPOINT, time.monotonic() + 300
     while not checkpoint.exists():
         assert shared.poll() is None
         assert time.monotonic() < deadline
@@ -183,7 +187,7 @@ def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(tmp_pat
     assert "the same command resumes" in errors
     assert "Traceback" not in errors.partition(LINE)[0]  # torchrun's own comes at the end
     assert checkpoint.exists()
-    assert not (root / "autoencoder" / WEIGHTS).exists()
+    assert not (root / stage / WEIGHTS).exists()
     resumed = _run([sys.executable, "-c", STOPPED, *map(str, words)])
     assert resumed.returncode == 130, resumed.stderr
     assert int(resumed.stdout.split()[-1]) >= 2

@@ -160,9 +160,9 @@ def test_each_guess_turns_a_networks_true_answer_into_the_clean_latent(cohort: c
 @pytest.mark.parametrize("name", [racing.TUTORIAL, racing.OURS])
 def test_a_race_without_seconds_still_draws(cohort: cohorts.Cohort, name: str) -> None:
     if name == racing.OURS:
-        coding, denoising, images = racing.race_ours(cohort, 0.0, 2, clock)
+        coding, denoising, images = racing.race_ours(cohort, 0.0, 0.5, 2, clock)
     else:
-        coding, denoising, images = racing.race_tutorial(cohort, 0.0, 2, 2, clock)
+        coding, denoising, images = racing.race_tutorial(cohort, 0.0, 0.5, 2, 2, clock)
     assert images.shape == (2, 1, SIDE, SIDE, SIDE)
     assert coding.values
     assert denoising.values
