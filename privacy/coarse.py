@@ -57,21 +57,25 @@ def coarse_search(coarse: Tensor, gallery: Tensor) -> Coarse:
 
 
 def _search(coarse: Tensor, gallery: Tensor) -> Coarse:
-    target, inside = gallery[:, 0].flatten(1), gallery[:, 1].flatten(1)
+    shape, scans = gallery.shape[2:], gallery.flatten(2)
+    # The grid has a voxel to spare on each side, where no scan of the gallery has anything to compare.
+    held = scans.any(0).any(0).nonzero()[:, 0]
+    target, inside = scans[:, 0, held], scans[:, 1, held]
     right = torch.cat([inside, target * target]).T.contiguous()
     best = torch.full((len(coarse), len(target)), 2 * NONE)
     start, shift = torch.zeros_like(best, dtype=torch.int64), torch.zeros_like(best, dtype=torch.int64)
-    shape = gallery.shape[2:]
     points = grid_points((shape[0], shape[1], shape[2]))
+    places = torch.arange(shape.numel()).view(shape)
+    sources = [torch.roll(places, step, (0, 1, 2)).flatten()[held] for step in SHIFTS]
     for p, (mirror, matrix) in enumerate(starts()):
         moved, mask = warp(flip(coarse, mirror), matrix.expand(len(coarse), 4, 4), points)
         hard = (mask > LEAST_OVERLAP).float()
-        posed = torch.stack([moved * hard, hard], 1).view(len(coarse), 2, *shape)
+        posed = torch.stack([moved * hard, hard], 1).flatten(2)
         upright = bool((matrix == torch.eye(4)).all())
         for s, step in enumerate(SHIFTS):
             if not upright and sum(map(abs, step)) > 1:
                 continue
-            score = _masked_correlation(torch.roll(posed, step, (2, 3, 4)), target, right)
+            score = _masked_correlation(posed, sources[s], target, right)
             better = score > best
             best = torch.where(better, score, best)
             start[better], shift[better] = p, s
@@ -92,10 +96,12 @@ def starts() -> list[tuple[tuple[bool, ...], Tensor]]:
     return [(mirror, torch.eye(4)) for mirror in MIRRORS] + list(itertools.product(simple, turned))
 
 
-def _masked_correlation(posed: Tensor, target: Tensor, right: Tensor) -> Tensor:
-    features, mask = posed[:, 0].flatten(1), posed[:, 1].flatten(1)
+def _masked_correlation(posed: Tensor, source: Tensor, target: Tensor, right: Tensor) -> Tensor:
+    """Return scores, shape (n, G), of queries, shape (n, 2, V), of which `source` lists the voxels to compare."""
+    size = posed[:, 1].sum(1, keepdim=True)
+    features, mask = posed[:, 0, source], posed[:, 1, source]
     overlap, energy = (mask @ right).chunk(2, 1)
-    own = (features * features).sum(1, keepdim=True) * overlap / mask.sum(1, keepdim=True).clamp_min(1)
+    own = posed[:, 0].square().sum(1, keepdim=True) * overlap / size.clamp_min(1)
     score = features @ target.T / (own * energy).clamp_min(1e-9).sqrt()
-    area = torch.minimum(mask.sum(1, keepdim=True), right[:, : len(target)].sum(0))
+    area = torch.minimum(size, right[:, : len(target)].sum(0))
     return torch.where(overlap >= LEAST_OVERLAP * area, score, NONE)
