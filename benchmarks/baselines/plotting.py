@@ -76,12 +76,9 @@ def _point(axes: Any, row: dict[str, Any]) -> None:
 
 def _label_places(rows: Sequence[dict[str, Any]]) -> list[float]:
     """Return the height of each label, moved apart where points of one side are close, off the line of real scans."""
-    places = [row["ratio"] for row in rows]
+    places = [1.0 - GAP if abs(row["ratio"] - 1.0) < GAP else row["ratio"] for row in rows]
     left = sorted((k for k, row in enumerate(rows) if _is_left(row)), key=places.__getitem__)
     right = sorted((k for k, row in enumerate(rows) if not _is_left(row)), key=places.__getitem__, reverse=True)
-    for k in right:
-        if abs(places[k] - 1.0) < GAP:
-            places[k] = 1.0 - GAP
     for order, direction in ((left, 1), (right, -1)):
         for before, after in pairwise(order):
             places[after] = direction * max(direction * places[after], direction * places[before] + GAP)
