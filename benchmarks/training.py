@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts |= {"budget": options.budget, "autoencoder_share": options.autoencoder_share, "set": options.set}
     print(told(facts))
     try:
-        cohorts = [open_cohort(name, options) for name in options.cohorts]
+        wanted = options.cohorts[:1] if options.to_quality else options.cohorts
+        cohorts = [open_cohort(name, options) for name in wanted]
         columns = QUALITIES if options.to_quality else COLUMNS
         run = partial(quality_rows, cohorts[0]) if options.to_quality else partial(speed_rows, cohorts)
         rows = run(options, clock)
@@ -142,6 +143,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few steps, one cohort: under two minutes")
     parser.add_argument("--json", type=Path, help="where to write the rows, as JSON or, by its name, CSV")
     options = parser.parse_args(arguments)
+    if not all(0 < share < 1 for share in options.autoencoder_share):
+        parser.error("--autoencoder-share lies between 0 and 1")
     full = {"cohorts": list(COHORTS), "steps": 10, "rounds": 3, "budget": 600.0, "volumes": 32}
     quick = {"cohorts": ["hippocampus"], "steps": 1, "rounds": 1, "budget": 16.0, "volumes": 4}
     for name, value in (quick if options.quick else full).items():

@@ -254,7 +254,10 @@ def _standardise(covariate: ScalarCovariate, row: Row, strict: bool) -> list[flo
 
 def _check_reach(covariate: ScalarCovariate, row: Row) -> None:
     number, reach = _number(row, covariate.name), max(covariate.high - covariate.low, covariate.std)
-    if number < covariate.low - reach or number > covariate.high + reach:
+    lowest = covariate.low - reach
+    if covariate.low >= 0:  # an age, a weight: nothing is less than none of it
+        lowest = max(lowest, 0.0)
+    if number < lowest or number > covariate.high + reach:
         raise ConfigError(
             f"The covariate {covariate.name} is far outside what the model was trained on",
             found=f"{number:g}",

@@ -48,6 +48,8 @@ def volume_name(index: int) -> str:
 
 def begin(out: Path, record: Mapping[str, Any]) -> None:
     """Claim `out` for these settings, or make sure that it was begun with the same ones."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file", expected="a folder, or a name that is free")
     if not (out / RECORD).is_file():
         if (out / TABLE).exists() or any((out / "images").glob("*")):
             raise ConfigError(
