@@ -199,3 +199,7 @@ class TestCheckRequest:
     def test_refuses_far_extrapolation(self) -> None:
         with pytest.raises(ConfigError, match="far outside"):
             self.conditioning.check_request([{"sex": "F", "age": 400}])
+
+    def test_refuses_less_than_none_of_what_is_never_negative(self) -> None:
+        with pytest.raises(ConfigError, match="far outside"):
+            self.conditioning.check_request([{"sex": "F", "age": -1}])

@@ -316,6 +316,12 @@ class TestRefusals:
             again(models, begun, num_samples=3)
         assert digests(begun) == before
 
+    def test_a_file_in_its_place(self, models: tuple[Path, Path], tmp_path: Path) -> None:
+        (tmp_path / "out").write_bytes(b"precious")
+        with pytest.raises(ConfigError, match="out is a file"):
+            again(models, tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == b"precious"
+
     def test_a_folder_of_volumes_that_is_not_ours(self, models: tuple[Path, Path], tmp_path: Path) -> None:
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / "patient.nii.gz").write_bytes(b"precious")
