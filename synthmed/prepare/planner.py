@@ -278,7 +278,7 @@ def _with_training(
             "ema_decay": 0.99,
             "validate_every": int(denoising) // 15,
             "patience": 4,
-            "augment": 0.5,
+            "augment": 0.75,
         },
         "sampling": {"num_samples": max(64, content["cases"]), "batch_size": batch},
     }

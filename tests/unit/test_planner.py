@@ -70,11 +70,10 @@ def test_a_small_machine_gets_the_networks_of_the_shipped_recipes(recipe: str) -
         }
 
 
-def test_a_plan_augments_as_the_recipe_of_many_small_scans() -> None:
-    """Brains, of which there are fewer, have a larger share."""
-    shipped = load_config("hippocampus_mri").denoiser_training
+@pytest.mark.parametrize("recipe", ["hippocampus_mri", "brain_t1"])
+def test_a_plan_augments_as_the_recipes_of_small_scans(recipe: str) -> None:
+    shipped = load_config(recipe).denoiser_training
     assert plan(content(), LAPTOP)["denoiser_training"]["augment"] == shipped.augment
-    assert load_config("brain_t1").denoiser_training.augment > shipped.augment
 
 
 def test_the_grid_holds_every_label() -> None:
