@@ -262,7 +262,7 @@ def _with_training(
 ) -> dict[str, Any]:
     """Add batch and steps: some 60 passes for the autoencoder and 250 for the denoiser, within bounds by device.
 
-    The denoiser sees half of the scans as they are, and its best held-out loss decides which weights are kept.
+    The denoiser sees a quarter of the scans as they are, and its best held-out loss decides which weights are kept.
     """
     passes = content["cases"] / batch
     longest = 10 if machine.device == "cuda" else 1
