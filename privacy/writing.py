@@ -136,9 +136,10 @@ filters samples; it does not decide the verdict.
 ## Does the set tell who was in training?
 
 Of the samples' nearest patients {m["member_share"][0]:.1%} were in training; {m["member_share_expected"]:.1%} are
-expected by chance. Of the {m["member_share_depth"][-1]:.0%} of the samples that resemble one patient most, {m["member_share"][-1]:.1%}.
-Permutation by patient, over {len(m["member_share"])} such shares: p = {m["membership_p"]:.3g}. This test could have seen
-{m["membership_smallest_patients"] or "no number of"} copied patients or more, if nothing else were in the set. Two
+expected by chance. Of the {m["member_share_depth"][-1]:.0%} of the samples that resemble one patient most,
+{m["member_share"][-1]:.1%}. Permutation by patient, over {len(m["member_share"])} such shares:
+p = {m["membership_p"]:.3g}. This test could have seen {m["membership_smallest_patients"] or "no number of"}
+copied patients or more, if nothing else were in the set. Two
 attacks, permuted likewise: distance (AUC {m["distance_auc"]:.2f}, p = {m["distance_p"]:.3g}) and density ratio (AUC
 {m["density_auc"]:.2f}, p = {m["density_p"]:.3g}). Holm's correction is over the three.
 
