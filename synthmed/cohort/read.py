@@ -93,8 +93,8 @@ def resolve_path(config: CohortConfig) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    hint = f" and SYNTHMED_DATA, which is {base}" if base else ". Set SYNTHMED_DATA to the folder that holds it"
-    hint = "" if path.is_absolute() else hint
+    named = f" and SYNTHMED_DATA, which is {base}" if base else ". Set SYNTHMED_DATA to the folder that holds it"
+    hint = "" if path.is_absolute() else named
     raise InputError(f"No file or folder {path}", next_step=f"Check cohort.path{hint}")
 
 
