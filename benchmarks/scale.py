@@ -31,6 +31,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from speed.measuring import CLOCKS, Row, conditions, table_text, told, write_rows
 from speed.scaling import LEAST_MODELS, NEEDS, do_stage, is_there, parts_at, power
 
+from synthmed.errors import SynthmedError
+
 STAGES = tuple(NEEDS)
 SIZES, AUDIT_SIZES = (100, 300, 1_000, 3_000, 10_000), (30, 100, 300)
 QUICK_SIZES, QUICK_AUDIT_SIZES = (20, 40), (20,)
@@ -43,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.one:
         stage, size, root = options.one
-        print(json.dumps(do_stage(stage, int(size), Path(root), options.side, options.seed)))
+        try:
+            print(json.dumps(do_stage(stage, int(size), Path(root), options.side, options.seed)))
+        except SynthmedError as error:
+            sys.exit(f"scale: {stage} of {size} volumes: {error}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         rows = list(measure(options, options.folder or Path(folder)))
@@ -73,9 +78,11 @@ def measure(options: argparse.Namespace, root: Path) -> Iterator[Row]:
 
 
 def run_apart(stage: str, size: int, root: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Do a stage in a process of its own and return what it measured."""
+    """Do a stage in a process of its own and return what it measured; end where that process has said why it failed."""
     words = ["--side", str(options.side), "--seed", str(options.seed), "--one", stage, str(size), str(root)]
-    done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -9,12 +9,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from synthmed.errors import ConfigError, InputError, StorageError
+
+MANIFEST, STARTED = "manifest.json", "started.json"
+"""What a stage of a run keeps in its directory: the record of what it made, and until then that it has begun."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -112,6 +115,33 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"Cannot read {path}", found=" ".join(str(error).split()), expected="a JSON file") from error
+
+
+def is_stage(folder: Path) -> bool:
+    """Say whether a directory is one that a stage of a run writes to, finished or not."""
+    records = (folder / MANIFEST, folder / STARTED)
+    try:
+        contents = [read_json(record) for record in records if record.is_file()]
+    except InputError:
+        return False
+    return any(isinstance(content, dict) and "recipe" in content for content in contents)
+
+
+def files_below(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield the files below a folder in the order of their paths, without what the stages of runs have written there.
+
+    A cohort whose folder also holds a run would otherwise count its own prepared and synthetic volumes as scans.
+
+    Parameters
+    ----------
+    folder : Path
+        Read even if it is a stage's directory itself.
+    unreadable : callable (OSError), optional
+        Told of each folder that cannot be listed.
+    """
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not is_stage(Path(place, name)))
+        yield from (Path(place, name) for name in sorted(names))
 
 
 def sha256_file(path: Path) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from synthmed import __version__, processes
 from synthmed.config import dump_config, load_config
 from synthmed.errors import ConfigError, InputError
-from synthmed.files import read_json, storage_errors, write_text
-from synthmed.stages import MANIFEST, Run, Say, Stage, follow_stage, run_stage, settled_source
+from synthmed.files import MANIFEST, read_json, storage_errors, write_text
+from synthmed.stages import Run, Say, Stage, follow_stage, run_stage, settled_source
 
 
 def open_run(target: str | Path, root: Path | None = None, overrides: Iterable[str] = ()) -> Run:

@@ -13,9 +13,9 @@ from synthmed.export.documents.markdown import numbers
 from synthmed.export.documents.page import model_digests, structures
 from synthmed.export.provenance import public_configuration
 from synthmed.export.samples import GENERATION, SUFFIX, TABLE, Description, parse_description, read_samples
-from synthmed.files import read_json, sha256_file, write_text
+from synthmed.files import MANIFEST, read_json, sha256_file, write_text
 from synthmed.report import Facts, Preview, chosen, preview_of_files, render_report
-from synthmed.stages import MANIFEST, Run
+from synthmed.stages import Run
 from synthmed.training.journal import read_log
 
 _RELEASE_MARKS = ("SHA256SUMS", "provenance.dsse.json")

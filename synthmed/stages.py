@@ -20,9 +20,8 @@ from typing import Any
 
 from synthmed import __version__, processes
 from synthmed.config import UNRECORDED, Config
-from synthmed.files import read_json, sha256_file, sha256_json, write_json
+from synthmed.files import MANIFEST, STARTED, read_json, sha256_file, sha256_json, write_json
 
-MANIFEST, STARTED = "manifest.json", "started.json"
 Say = Callable[[str], None]
 
 

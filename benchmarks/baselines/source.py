@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 from synthmed.errors import ConfigError
-from synthmed.files import read_json
+from synthmed.files import MANIFEST, read_json
 from synthmed.pipeline import open_run
 from synthmed.prepare.prepared import PreparedSplit, load_space, load_split
 from synthmed.prepare.space import Space, from_network, label_from_network
 from synthmed.sampling.generated import volume_name, write_pair
-from synthmed.stages import MANIFEST, Run
+from synthmed.stages import Run
 from synthmed.volume import Volume
 
 STAGES = ("prepare", "autoencoder", "denoiser", "generate")

@@ -26,7 +26,7 @@ from synthmed.cohort.matching import (
 from synthmed.cohort.phantom import LABEL_NAMES, Phantom
 from synthmed.config import CohortConfig
 from synthmed.errors import InputError
-from synthmed.files import read_json, sha256_json
+from synthmed.files import files_below, read_json, sha256_json
 from synthmed.words import counted
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def detect_format(root: Path) -> str:
         return _json_format(root / "dataset.json")
     if next(nifti_below(root), None) is not None:
         return "folder"
-    if next((path for path in root.rglob("*") if path.is_file()), None) is None:
+    if next(files_below(root), None) is None:
         raise InputError(f"{root} is empty", expected="NIfTI files, DICOM series or a dataset.json")
     return "dicom"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from synthmed.cohort.matching import capture, stem
 from synthmed.errors import ConfigError, InputError
+from synthmed.files import files_below, is_stage
 
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[0-9A-Za-z]+)(?=[_/]|$)")
 
@@ -20,20 +21,20 @@ def sibling_labels(root: Path, images_at: str) -> str | None:
 
 def nifti_below(folder: Path) -> Iterator[Path]:
     """Yield the NIfTI files below a folder; what BIDS keeps under ``derivatives`` are results, not scans."""
-    files = (p for p in folder.rglob("*") if p.name.lower().endswith((".nii", ".nii.gz")) and p.is_file())
+    files = (p for p in files_below(folder) if p.name.lower().endswith((".nii", ".nii.gz")) and p.is_file())
     return (p for p in files if "derivatives" not in p.relative_to(folder).parts)
 
 
 def other_scans(folder: Path) -> list[str]:
     """Return the names of files below a folder that end as DICOM does, or do not say what they are."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in files_below(folder) if p.is_file() and not p.name.startswith("."))
     return [p.name for p in files if p.suffix.lower() in ("", ".dcm", ".ima") and p.stem.upper() != "README"]
 
 
 def volumes(root: Path, where: str, key: str) -> dict[str, Path]:
     """Return the NIfTI files of a sub-folder, or of a glob, by the name that tells them apart."""
     if any(sign in where for sign in "*?"):
-        files = sorted(p for p in root.glob(where) if p.is_file())
+        files = sorted(p for p in root.glob(where) if p.is_file() and not _of_a_run(p, root))
         named = [(capture(where, p.relative_to(root).as_posix()) or stem(p.name), p) for p in files]
     else:
         folder = root / where
@@ -44,6 +45,10 @@ def volumes(root: Path, where: str, key: str) -> dict[str, Path]:
     if not named:
         raise InputError(f"No NIfTI file in {root / where}", expected="*.nii or *.nii.gz")
     return _unique(named)
+
+
+def _of_a_run(path: Path, root: Path) -> bool:
+    return any(is_stage(root / folder) for folder in path.relative_to(root).parents[:-1])
 
 
 def _unique(named: list[tuple[str, Path]]) -> dict[str, Path]:

@@ -201,7 +201,9 @@ def _with_subjects(found: Found, folder: Path, config: CohortConfig) -> tuple[li
     missing = sorted(draft.name for draft in drafts if draft.name not in pairs)
     if missing:
         raise InputError(
-            f"{table} does not name the patient of {len(missing)} of {len(drafts)} scans", found=summary(missing)
+            f"{table} does not name the patient of {len(missing)} of {len(drafts)} scans",
+            found=summary(missing),
+            next_step="Add a row for each, or name another table as cohort.subjects",
         )
     return [replace(draft, subject=subjects[pairs[draft.name]]) for draft in drafts], []
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from synthmed.errors import InputError
+from synthmed.files import files_below
 from synthmed.io.dicom_header import SPLIT_BY, Frame, Header, Skipped, read_header
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ def scan(root: Path | str) -> tuple[list[Series], list[Skipped]]:
     Files are grouped by SeriesInstanceUID and PatientID, wherever they lie. Where one SOPInstanceUID occurs in several
     folders the series was copied, and each folder is a series by itself. Where one UID holds several frames a
     position, it is split by the first attributes of `SPLIT_BY` that leave every part with the same positions;
-    otherwise it stays whole, for `synthmed.io.dicom.read_series` to refuse.
+    otherwise it stays whole, for `synthmed.io.dicom.read_series` to refuse. What runs of synthmed wrote below the
+    folder is passed over.
 
     Returns
     -------
@@ -78,8 +80,7 @@ def scan(root: Path | str) -> tuple[list[Series], list[Skipped]]:
     def note(error: OSError) -> None:
         closed.append(Skipped(Path(error.filename), f"unreadable, {error.strerror}", damaged=True))
 
-    paths = [Path(folder) / name for folder, _, names in os.walk(root, onerror=note) for name in names]
-    series, skipped = scan_files(sorted(paths))
+    series, skipped = scan_files(sorted(files_below(Path(root), note)))
     return series, sorted([*closed, *skipped], key=lambda item: item.path)
 
 

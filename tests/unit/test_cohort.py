@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,9 @@ def test_a_missing_path_is_refused_with_the_variable_that_helps(
         read(Path("nowhere"))
     with pytest.raises(ConfigError, match=r"cohort\.path is missing"):
         read_cohort(CohortConfig())
+    monkeypatch.setenv("SYNTHMED_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=rf"nowhere.*SYNTHMED_DATA, which is {re.escape(str(tmp_path))}$"):
+        read(Path("nowhere"))
 
 
 def test_a_relative_path_is_found_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
