@@ -13,7 +13,8 @@ from torch import Tensor
 from privacy.features import Numbers
 from privacy.poses import MIRRORS, SHIFTS, flip, mirror_all
 from privacy.registration import Template, build_template, register, warp
-from privacy.stored import Scans, even_spans, spans
+from privacy.stored import Scans, even_spans
+from privacy.threads import in_order
 
 POINTS = 1500
 STEPS = 8
@@ -21,7 +22,7 @@ ROUNDS = 2
 LIKELY = 3  # mirror images that are registered
 HYPOTHESES = 2  # poses that are kept
 INSIDE = 0.5
-BATCH = 32
+BATCH = 16
 PART = 128  # scans laid out at a time
 
 
@@ -75,7 +76,7 @@ def _pictures(coarse: Tensor, laid: Laid, atlas: Template) -> tuple[Tensor, Tens
 
 def lay(scans: Scans, atlas: Template) -> Laid:
     """Register the likeliest mirror images of each scan to the atlas and keep the best."""
-    parts = [_lay(scans.coarse[rows], atlas) for rows in spans(len(scans), BATCH)]
+    parts = list(in_order(lambda rows: _lay(scans.coarse[rows], atlas), even_spans(len(scans), BATCH)))
     return Laid(*(torch.cat([getattr(part, field) for part in parts]) for field in ("mirror", "pose", "score")))
 
 

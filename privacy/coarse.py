@@ -7,6 +7,7 @@ cannot tell how one lies, this finds the candidates that the embedding misses.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,29 +58,60 @@ def coarse_search(coarse: Tensor, gallery: Tensor) -> Coarse:
 
 
 def _search(coarse: Tensor, gallery: Tensor) -> Coarse:
-    shape, scans = gallery.shape[2:], gallery.flatten(2)
+    scans = gallery.flatten(2)
     # The grid has a voxel to spare on each side, where no scan of the gallery has anything to compare.
     held = scans.any(0).any(0).nonzero()[:, 0]
-    target, inside = scans[:, 0, held], scans[:, 1, held]
-    right = torch.cat([inside, target * target]).T.contiguous()
-    best = torch.full((len(coarse), len(target)), 2 * NONE)
+    target = _target(scans[:, :, held])
+    best = torch.full((len(coarse), len(scans)), 2 * NONE)
     start, shift = torch.zeros_like(best, dtype=torch.int64), torch.zeros_like(best, dtype=torch.int64)
+    for p, posed in enumerate(_posed(coarse, held)):
+        score, step = _masked_correlation(posed, target).max(1)
+        better = score > best
+        best[better] = score[better]
+        start[better], shift[better] = p, posed.steps[step[better]]
+    return Coarse(best, start, shift)
+
+
+@dataclass(frozen=True)
+class _Posed:
+    """Queries in one starting pose, shape (n, S, V): S shifts, numbered by `steps`, over the V voxels to compare."""
+
+    features: Tensor
+    mask: Tensor
+    size: Tensor
+    steps: Tensor
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Gallery scans as columns: features, shape (V, G); masks and squared features side by side, (V, 2 G)."""
+
+    features: Tensor
+    weights: Tensor
+    size: Tensor
+
+
+def _target(scans: Tensor) -> _Target:
+    features, mask = scans.unbind(1)
+    weights = torch.cat([mask, features.square()]).T.contiguous()
+    return _Target(features.T.contiguous(), weights, mask.sum(1))
+
+
+def _posed(coarse: Tensor, held: Tensor) -> Iterator[_Posed]:
+    shape = coarse.shape[2:]
     points = grid_points((shape[0], shape[1], shape[2]))
     places = torch.arange(shape.numel()).view(shape)
-    sources = [torch.roll(places, step, (0, 1, 2)).flatten()[held] for step in SHIFTS]
-    for p, (mirror, matrix) in enumerate(starts()):
-        moved, mask = warp(flip(coarse, mirror), matrix.expand(len(coarse), 4, 4), points)
-        hard = (mask > LEAST_OVERLAP).float()
-        posed = torch.stack([moved * hard, hard], 1).flatten(2)
-        upright = bool((matrix == torch.eye(4)).all())
-        for s, step in enumerate(SHIFTS):
-            if not upright and sum(map(abs, step)) > 1:
-                continue
-            score = _masked_correlation(posed, sources[s], target, right)
-            better = score > best
-            best = torch.where(better, score, best)
-            start[better], shift[better] = p, s
-    return Coarse(best, start, shift)
+    sources = torch.stack([torch.roll(places, step, (0, 1, 2)).flatten()[held] for step in SHIFTS])
+    every = torch.arange(len(SHIFTS))
+    straight = every[torch.tensor(SHIFTS).abs().sum(1) <= 1]
+    for mirror, matrix in starts():
+        moved, inside = warp(flip(coarse, mirror), matrix.expand(len(coarse), 4, 4), points)
+        mask = (inside > LEAST_OVERLAP).float()
+        size = mask.sum(1, keepdim=True)
+        energy = (moved * mask).square().sum(1, keepdim=True) / size.clamp_min(1)  # of a voxel
+        features = moved * mask / energy.clamp_min(1e-9).sqrt()
+        steps = every if bool((matrix == torch.eye(4)).all()) else straight
+        yield _Posed(features[:, sources[steps]], mask[:, sources[steps]], size[:, None], steps)
 
 
 def starts() -> list[tuple[tuple[bool, ...], Tensor]]:
@@ -96,12 +128,8 @@ def starts() -> list[tuple[tuple[bool, ...], Tensor]]:
     return [(mirror, torch.eye(4)) for mirror in MIRRORS] + list(itertools.product(simple, turned))
 
 
-def _masked_correlation(posed: Tensor, source: Tensor, target: Tensor, right: Tensor) -> Tensor:
-    """Return scores, shape (n, G), of queries, shape (n, 2, V), of which `source` lists the voxels to compare."""
-    size = posed[:, 1].sum(1, keepdim=True)
-    features, mask = posed[:, 0, source], posed[:, 1, source]
-    overlap, energy = (mask @ right).chunk(2, 1)
-    own = posed[:, 0].square().sum(1, keepdim=True) * overlap / size.clamp_min(1)
-    score = features @ target.T / (own * energy).clamp_min(1e-9).sqrt()
-    area = torch.minimum(size, right[:, : len(target)].sum(0))
-    return torch.where(overlap >= LEAST_OVERLAP * area, score, NONE)
+def _masked_correlation(posed: _Posed, target: _Target) -> Tensor:
+    """Return scores, shape (n, S, G), of posed queries and gallery scans; `NONE` where contents hardly overlap."""
+    overlap, energy = (posed.mask @ target.weights).chunk(2, 2)
+    score = (posed.features @ target.features).mul_((overlap * energy).clamp_min_(1e-9).rsqrt_())
+    return score.masked_fill_(overlap < LEAST_OVERLAP * torch.minimum(posed.size, target.size), NONE)

@@ -27,6 +27,7 @@ from privacy.features import COARSE_STEP, Array, Features, Space, extract, join_
 from privacy.poses import mirror_all
 from privacy.registration import Template, build_template, grid_points, warp
 from privacy.stored import Scans, even_spans
+from privacy.threads import in_order
 
 STEP = 2.0  # embedding voxel over fine voxel
 BANDS = ((0.6, 1.5), (1.0, 4.0))  # inner and outer widths, embedding voxels
@@ -35,7 +36,7 @@ NUISANCES = 320
 REST_DIRECTIONS = 4  # times the nuisances: over how many more directions their remaining variance is spread
 LEAST_VARIANCE = 1e-6  # of the largest; below it a direction is rounding error, and not orthogonal to the others
 INSIDE = 0.5
-CHUNK = 32
+CHUNK = 16
 METHOD = "atlas-fisher-2"  # changes when the same scans would give another embedding
 
 
@@ -65,8 +66,9 @@ class Embedding:
         """Return unit codes, shape (n, H, D), one for each pose over the atlas, and the poses."""
         laid = lay(scans, self.atlas)
         codes = torch.empty(*laid.mirror.shape, len(self.mean))
-        for rows in even_spans(len(scans), PART):
-            codes[rows] = self._codes(scans[rows], laid[rows])
+        parts = even_spans(len(scans), PART)
+        for rows, part in zip(parts, in_order(lambda rows: self._codes(scans[rows], laid[rows]), parts), strict=True):
+            codes[rows] = part
         return codes, laid
 
     def _codes(self, scans: Features, laid: Laid) -> Tensor:
@@ -109,19 +111,24 @@ def learn(
     atlas = build_atlas(real)
     shape = _shape(space)
     laid = lay(real, atlas)
-    seen = torch.cat([look(real[rows], laid[rows], shape)[:, 0].clone() for rows in even_spans(len(real), PART)])
-    spread = []
+    parts = even_spans(len(real), PART)
+    seen = torch.cat(list(in_order(lambda rows: look(real[rows], laid[rows], shape)[:, 0].clone(), parts)))
     order = np.random.default_rng([seed, 5]).permutation(len(scans))
-    for start in range(0, LESSONS, CHUNK):
-        numbers = range(start, min(start + CHUNK, LESSONS))
+
+    def lesson(rows: slice) -> Tensor:
+        numbers = range(LESSONS)[rows]
         owners = [int(order[k % len(scans)]) for k in numbers]
         views = join_features([_view(*scans[owner], k, seed, space) for owner, k in zip(owners, numbers, strict=True)])
         poses = look(views, lay(views, atlas), shape)
         origin = seen[owners]
         # The pose that fits: where the atlas is ambiguous, the other would teach that all directions are nuisances.
         best = torch.einsum("nhd,nd->nh", poses, origin).argmax(1)
-        spread.append(poses[torch.arange(len(poses)), best] - origin)
-        for _ in numbers:
+        return poses[torch.arange(len(poses)), best] - origin
+
+    spread = []
+    for part in in_order(lesson, even_spans(LESSONS, CHUNK)):
+        spread.append(part)
+        for _ in part:
             tick()
     nuisance, gain = nuisances(torch.cat(spread))
     return Embedding(atlas, shape, seen.mean(0), nuisance, gain)

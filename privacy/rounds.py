@@ -10,7 +10,8 @@ from privacy.coarse import Coarse
 from privacy.gallery import Gallery
 from privacy.pairs import Pairs
 from privacy.similarity import BATCH, Matches, Searched, join, match_batch
-from privacy.stored import Rows, spans
+from privacy.stored import Rows, even_spans
+from privacy.threads import in_order
 
 
 class Rounds:
@@ -33,17 +34,21 @@ class Rounds:
             The same at every call, but for the numbers of its patients.
         is_train : ndarray of bool, shape (G,)
         """
-        found = []
-        for k, rows in enumerate(spans(len(gallery), BATCH)):
+
+        def among_others(batch: tuple[int, slice]) -> tuple[list[Matches], Searched]:
+            k, rows = batch
             others = torch.from_numpy(gallery.patient[rows, None] != gallery.patient)
             sides = [others & torch.from_numpy(is_train), others]
-            matches, searched = match_batch(gallery.queries[rows], gallery, sides, self._recall(k, rows))
+            return match_batch(gallery.queries[rows], gallery, sides, self._recall(k, rows))
+
+        found = []
+        for k, (matches, searched) in enumerate(in_order(among_others, enumerate(even_spans(len(gallery), BATCH)))):
             self._keep(k, searched)
             found.append(matches)
         return [join(part) for part in zip(*found, strict=True)]
 
     def _recall(self, k: int, rows: slice) -> Searched | None:
-        if k == len(self._pairs):
+        if k >= len(self._pairs):
             return None
         score, start, shift = (part[rows] for part in self._coarse)
         return Searched(Coarse(score, start.long(), shift.long()), self._pairs[k])

@@ -1,8 +1,8 @@
-"""Real scans as they are disguised: small, and read again when they are needed, so that memory need not hold all."""
+"""Scans that are read or made when they are needed, so that memory need not hold all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,18 +16,18 @@ Voxels = tuple[Array, tuple[float, ...]]
 """An array and its spacing, mm."""
 
 
-class Shrunk(Sequence[Voxels]):
-    """Scans made small; the last `KEPT` that were asked for are not read again.
+class Read(Sequence[Voxels]):
+    """Scans each of which is read, or made, whenever it is asked for.
 
     Parameters
     ----------
-    scans : sequence of Scan
-    space : Space
+    count : int
+    read : callable (int) -> (array, spacing)
+        Several threads may call it at once.
     """
 
-    def __init__(self, scans: Sequence[Scan], space: Space) -> None:
-        self._count = len(scans)
-        self._read = lru_cache(maxsize=KEPT)(lambda k: shrink(scans[k].array(), scans[k].spacing, space))
+    def __init__(self, count: int, read: Callable[[int], Voxels]) -> None:
+        self._count, self._read = count, read
 
     def __len__(self) -> int:
         return self._count
@@ -39,8 +39,22 @@ class Shrunk(Sequence[Voxels]):
         return self._read(k)
 
 
-class Chosen(Sequence[Voxels]):
-    """Some scans of a sequence in an order of their own, none of them read before it is asked for.
+class Shrunk(Read):
+    """Real scans as they are disguised, made small; the last `KEPT` that were asked for are not read again.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+    space : Space
+    """
+
+    def __init__(self, scans: Sequence[Scan], space: Space) -> None:
+        read = lru_cache(maxsize=KEPT)(lambda k: shrink(scans[k].array(), scans[k].spacing, space))
+        super().__init__(len(scans), read)
+
+
+class Chosen(Read):
+    """Some scans of a sequence in an order of their own.
 
     Parameters
     ----------
@@ -49,11 +63,4 @@ class Chosen(Sequence[Voxels]):
     """
 
     def __init__(self, scans: Sequence[Voxels], numbers: Sequence[int]) -> None:
-        self._scans, self._numbers = scans, numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, k: Any) -> Any:
-        """Return the array and the spacing of the scan at place `k`."""
-        return self._scans[self._numbers[k]]
+        super().__init__(len(numbers), lambda k: scans[numbers[k]])

@@ -19,12 +19,12 @@ from torch import Tensor
 from privacy.coarse import Coarse, coarse_search
 from privacy.gallery import Gallery, Queries
 from privacy.pairs import Pairs, compare
-from privacy.stored import spans
+from privacy.stored import even_spans
 
 BY_CODE, BY_COARSE, PER_PATIENT = 6, 4, 2
 CANDIDATES = BY_CODE + BY_COARSE
 SHORTLIST = 64  # scores of a row that are sorted before all of them are
-BATCH = 32
+BATCH = 16
 NONE = -2.0  # below any correlation
 VIEWS = ("embedding", "registered", "half", "linear")
 
@@ -78,7 +78,7 @@ def match(queries: Queries, gallery: Gallery, sides: Sequence[Tensor]) -> list[M
     sides : sequence of Tensor, shape (n, G), bool
         Which gallery scans each query may match.
     """
-    batches = spans(len(queries.codes), BATCH)
+    batches = even_spans(len(queries.codes), BATCH)
     found = [match_batch(queries[rows], gallery, [side[rows] for side in sides])[0] for rows in batches]
     return [join(part) for part in zip(*found, strict=True)]
 

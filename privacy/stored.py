@@ -116,11 +116,6 @@ def _cannot_keep(error: OSError) -> UsageError:
     )
 
 
-def spans(count: int, size: int) -> list[slice]:
-    """Cut so many rows into slices of a size; the last one holds what is left."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
 def even_spans(count: int, most: int) -> list[slice]:
     """Cut so many rows into slices of about one size, `most` at most.
 

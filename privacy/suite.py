@@ -32,14 +32,14 @@ from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
 from privacy.records import Collection, Patients, Scan, Source, gather
 from privacy.report import AuditReport, Findings, Power, build_report
-from privacy.shrunk import Chosen, Shrunk, Voxels
-from privacy.similarity import Matches, join, match
-from privacy.stored import store
+from privacy.shrunk import Chosen, Read, Shrunk, Voxels
+from privacy.similarity import BATCH, Matches, join, match
+from privacy.stored import even_spans, store
+from privacy.threads import in_order
 from privacy.words import counted
 from privacy.writing import cache_folder, check_folders, write_report
 
 ROLES = ("train", "holdout", "synthetic")
-CHUNK = 64
 FIELD_RATIO = 1.5  # medians of the sets' extents may differ by this factor along an axis
 
 
@@ -184,7 +184,7 @@ def _search_samples(
     """Search the samples in training, in the holdout and in both; return their matches and the codes of every scan."""
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
     with show("searching samples", len(samples)) as bar:
-        scans = ((scan.array(), scan.spacing) for scan in samples)
+        scans = Read(len(samples), lambda k: (samples[k].array(), samples[k].spacing))
         found = search(scans, gallery, (is_train, ~is_train & cleaned.kept, pooled), bar.update)
     return found.sides, assemble(found.vectors, gallery, cleaned.kept, is_train)
 
@@ -218,7 +218,7 @@ class Found:
 
 
 def search(
-    volumes: Iterable[Voxels],
+    volumes: Sequence[Voxels],
     gallery: Gallery,
     sides: Sequence[NDArray[np.bool_]],
     tick: Callable[[int], object] = lambda count: None,
@@ -227,30 +227,28 @@ def search(
 
     Parameters
     ----------
-    volumes : iterable of (array, spacing)
+    volumes : sequence of (array, spacing)
     gallery : Gallery
     sides : sequence of ndarray of bool, shape (G,)
         Each the part of the gallery to be searched.
     tick : callable
         Called with the number of volumes that were searched.
     """
+
+    def look_for(rows: slice) -> tuple[list[Matches], Vectors]:
+        features = join_features([extract(*volumes[k], gallery.space) for k in range(len(volumes))[rows]])
+        queries = Queries(features, *gallery.embedding.encode(features))
+        allowed = [torch.from_numpy(side).expand(len(features), -1) for side in sides]
+        return match(queries, gallery, allowed), vectors(queries, gallery)
+
     parts: list[list[Matches]] = [[] for _ in sides]
     vectors_of: list[Vectors] = []
-    for chunk in _chunks(volumes, CHUNK):
-        features = join_features([extract(array, spacing, gallery.space) for array, spacing in chunk])
-        queries = Queries(features, *gallery.embedding.encode(features))
-        allowed = [torch.from_numpy(side).expand(len(chunk), -1) for side in sides]
-        for part, matches in zip(parts, match(queries, gallery, allowed), strict=True):
+    for found, vector in in_order(look_for, even_spans(len(volumes), BATCH)):
+        for part, matches in zip(parts, found, strict=True):
             part.append(matches)
-        vectors_of.append(vectors(queries, gallery))
-        tick(len(chunk))
+        vectors_of.append(vector)
+        tick(len(found[0].index))
     return Found([join(part) for part in parts], vectors_of)
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
 
 
 def _common_space(train: Sequence[Scan], holdout: Sequence[Scan], samples: Sequence[Scan]) -> Space:
@@ -270,7 +268,7 @@ def _common_space(train: Sequence[Scan], holdout: Sequence[Scan], samples: Seque
 
 
 def _survey(scans: Sequence[Scan]) -> tuple[NDArray[np.float64], list[float]]:
-    found = [survey(scan.array(), scan.spacing) for scan in scans]
+    found = list(in_order(lambda scan: survey(scan.array(), scan.spacing), scans))
     return np.array([extent for extent, _ in found]), [noise for _, noise in found]
 
 
@@ -278,9 +276,10 @@ def _mm(extents: NDArray[np.float64]) -> str:
     return " x ".join(f"{edge:.0f}" for edge in np.median(extents, 0)) + " mm"
 
 
-def _seen(scan: Voxels, space: Space, tick: Callable[[], object]) -> Features:
-    tick()
-    return extract(*scan, space)
+def _told(results: Iterable[Features], tick: Callable[[], object]) -> Iterator[Features]:
+    for result in results:
+        tick()
+        yield result
 
 
 def _real(
@@ -294,7 +293,7 @@ def _real(
 ) -> RealScans:
     scans = [*train, *holdout]
     with show("preparing real scans", len(scans)) as bar:
-        features = store(_seen(scan, space, bar.update) for scan in voxels)
+        features = store(_told(in_order(lambda k: extract(*voxels[k], space), range(len(voxels))), bar.update))
     # In an order that knows no sides, so that the embedding cannot tell them apart.
     order = sorted(range(len(scans)), key=lambda k: (scans[k].content, scans[k].sha256))
     with show("learning the embedding", LESSONS) as bar:
@@ -311,9 +310,14 @@ def _power(
 ) -> Power:
     """Plant copies of training scans and count those that the very same search and thresholds find."""
     plan, gallery = planted.plan(len(train), seed), cleaned.real.gallery
+
+    def plant(number: int) -> Voxels:
+        name, k, rng = plan[number]
+        array, spacing = train[k]
+        return planted.DISGUISES[name](array, rng), spacing
+
     with show("finding planted copies", len(plan)) as bar:
-        copies = ((planted.DISGUISES[name](train[k][0], rng), train[k][1]) for name, k, rng in plan)
-        matches = search(copies, gallery, (cleaned.real.is_train,), bar.update).sides[0]
+        matches = search(Read(len(plan), plant), gallery, (cleaned.real.is_train,), bar.update).sides[0]
     found = best(margins(matches, gallery.patient, cleaned.weights), matches, evidence.calibration.tau_id)
     hit = (found.score >= 1) & (found.patient == gallery.patient[[k for _, k, _ in plan]])
     names = np.array([name for name, _, _ in plan])

@@ -18,7 +18,7 @@ from privacy.coarse import coarse_search
 from privacy.features import Features
 from privacy.gallery import build_gallery
 from privacy.similarity import match
-from privacy.stored import Rows, even_spans, spans, store
+from privacy.stored import Rows, even_spans, store
 
 FIELDS = ("intensity", "fine", "coarse", "centre")
 
@@ -114,12 +114,6 @@ def test_it_does_not_matter_how_many_scans_are_looked_at_at_once(monkeypatch: py
     assert torch.allclose(parts[0], values, atol=1e-6)
     assert torch.equal(parts[1], mask)
     assert torch.allclose(coarse_search(seen.coarse[:2], seen.coarse).score, score, atol=1e-6)
-
-
-def test_spans_cover_every_row_once() -> None:
-    assert spans(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    assert spans(6, 3) == [slice(0, 3), slice(3, 6)]
-    assert spans(0, 3) == []
 
 
 def test_even_spans_leave_no_row_by_itself() -> None:
