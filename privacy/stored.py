@@ -98,14 +98,14 @@ Scans = Features | StoredFeatures
 
 def store(scans: Iterable[Features]) -> StoredFeatures:
     """Keep the features of scans as they come."""
-    intensity, fine = Rows(), Rows()
-    coarse, centre = [], []
+    # The small ones too, to be read at once: kept as they come, each would keep the memory that was freed around it.
+    intensity, fine, coarse, centre = Rows(), Rows(), Rows(), Rows()
     for scan in scans:
         intensity.append(scan.intensity)
         fine.append(scan.fine)
         coarse.append(scan.coarse)
         centre.append(scan.centre)
-    return StoredFeatures(intensity, fine, torch.cat(coarse), torch.cat(centre))
+    return StoredFeatures(intensity, fine, coarse[:], centre[:])
 
 
 def _cannot_keep(error: OSError) -> UsageError:
