@@ -49,9 +49,10 @@ class Coarse:
 
 
 def coarse_search(coarse: Tensor, gallery: Tensor) -> Coarse:
-    """Correlate queries, shape (n, 2, D, H, W), with every gallery scan, (G, 2, D, H, W), over all poses and shifts.
+    """Correlate a few queries, shape (n, 2, D, H, W), with every gallery scan, (G, 2, D, H, W), over poses and shifts.
 
-    A turned or scaled pose is shifted along one axis at a time.
+    A turned or scaled pose is shifted along one axis at a time. Scores of all shifts are held at once, of
+    `PART` gallery scans.
     """
     parts = [_search(coarse, gallery[part]) for part in even_spans(len(gallery), PART)]
     return Coarse(*(torch.cat([getattr(part, field) for part in parts], 1) for field in ("score", "start", "shift")))

@@ -27,7 +27,7 @@ from privacy.features import COARSE_STEP, Array, Features, Space, extract, join_
 from privacy.poses import mirror_all
 from privacy.registration import Template, build_template, grid_points, warp
 from privacy.stored import Scans, even_spans
-from privacy.threads import in_order
+from privacy.threads import in_order, one_thread
 
 STEP = 2.0  # embedding voxel over fine voxel
 BANDS = ((0.6, 1.5), (1.0, 4.0))  # inner and outer widths, embedding voxels
@@ -37,7 +37,7 @@ REST_DIRECTIONS = 4  # times the nuisances: over how many more directions their 
 LEAST_VARIANCE = 1e-6  # of the largest; below it a direction is rounding error, and not orthogonal to the others
 INSIDE = 0.5
 CHUNK = 16
-METHOD = "atlas-fisher-2"  # changes when the same scans would give another embedding
+METHOD = "atlas-fisher-3"  # changes when the same scans would give another embedding
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def learn(
         spread.append(part)
         for _ in part:
             tick()
-    nuisance, gain = nuisances(torch.cat(spread))
+    with one_thread():
+        nuisance, gain = nuisances(torch.cat(spread))
     return Embedding(atlas, shape, seen.mean(0), nuisance, gain)
 
 

@@ -98,7 +98,7 @@ Scans = Features | StoredFeatures
 
 def store(scans: Iterable[Features]) -> StoredFeatures:
     """Keep the features of scans as they come."""
-    # The small ones too, to be read at once: kept as they come, each would keep the memory that was freed around it.
+    # The small ones too, read back at once: kept one by one they would pin the memory that is freed around them.
     intensity, fine, coarse, centre = Rows(), Rows(), Rows(), Rows()
     for scan in scans:
         intensity.append(scan.intensity)

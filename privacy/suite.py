@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from privacy.metadata import examine
 from privacy.policy import Policy, load_policy
 from privacy.records import Collection, Patients, Scan, Source, gather
 from privacy.report import AuditReport, Findings, Power, build_report
-from privacy.shrunk import Chosen, Read, Shrunk, Voxels
+from privacy.shrunk import Chosen, Read, Shrunk, Voxels, on_whole
 from privacy.similarity import BATCH, Matches, join, match
 from privacy.stored import even_spans, store
 from privacy.threads import in_order
@@ -184,7 +185,7 @@ def _search_samples(
     """Search the samples in training, in the holdout and in both; return their matches and the codes of every scan."""
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
     with show("searching samples", len(samples)) as bar:
-        scans = Read(len(samples), lambda k: (samples[k].array(), samples[k].spacing))
+        scans = Read(len(samples), lambda k: on_whole(partial(extract, space=gallery.space), samples[k]))
         found = search(scans, gallery, (is_train, ~is_train & cleaned.kept, pooled), bar.update)
     return found.sides, assemble(found.vectors, gallery, cleaned.kept, is_train)
 
@@ -218,36 +219,38 @@ class Found:
 
 
 def search(
-    volumes: Sequence[Voxels],
+    scans: Sequence[Features],
     gallery: Gallery,
     sides: Sequence[NDArray[np.bool_]],
     tick: Callable[[int], object] = lambda count: None,
 ) -> Found:
-    """Search volumes in several parts of the gallery, a bounded number at a time.
+    """Search scans in several parts of the gallery, a bounded number at a time.
 
     Parameters
     ----------
-    volumes : sequence of (array, spacing)
+    scans : sequence of Features, one scan each
+        Asked for once, by several threads.
     gallery : Gallery
     sides : sequence of ndarray of bool, shape (G,)
         Each the part of the gallery to be searched.
     tick : callable
-        Called with the number of volumes that were searched.
+        Called with the number of scans that were searched.
     """
 
     def look_for(rows: slice) -> tuple[list[Matches], Vectors]:
-        features = join_features([extract(*volumes[k], gallery.space) for k in range(len(volumes))[rows]])
+        features = join_features([scans[k] for k in range(rows.start, rows.stop)])
         queries = Queries(features, *gallery.embedding.encode(features))
         allowed = [torch.from_numpy(side).expand(len(features), -1) for side in sides]
         return match(queries, gallery, allowed), vectors(queries, gallery)
 
     parts: list[list[Matches]] = [[] for _ in sides]
     vectors_of: list[Vectors] = []
-    for found, vector in in_order(look_for, even_spans(len(volumes), BATCH)):
+    batches = even_spans(len(scans), BATCH)
+    for rows, (found, vector) in zip(batches, in_order(look_for, batches), strict=True):
         for part, matches in zip(parts, found, strict=True):
             part.append(matches)
         vectors_of.append(vector)
-        tick(len(found[0].index))
+        tick(rows.stop - rows.start)
     return Found([join(part) for part in parts], vectors_of)
 
 
@@ -268,7 +271,7 @@ def _common_space(train: Sequence[Scan], holdout: Sequence[Scan], samples: Seque
 
 
 def _survey(scans: Sequence[Scan]) -> tuple[NDArray[np.float64], list[float]]:
-    found = list(in_order(lambda scan: survey(scan.array(), scan.spacing), scans))
+    found = list(in_order(partial(on_whole, survey), scans))
     return np.array([extent for extent, _ in found]), [noise for _, noise in found]
 
 
@@ -292,8 +295,9 @@ def _real(
     show: Progress,
 ) -> RealScans:
     scans = [*train, *holdout]
-    with show("preparing real scans", len(scans)) as bar:
-        features = store(_told(in_order(lambda k: extract(*voxels[k], space), range(len(voxels))), bar.update))
+    extracted = in_order(lambda k: extract(*voxels[k], space), range(len(voxels)))
+    with show("preparing real scans", len(scans)) as bar, closing(extracted):
+        features = store(_told(extracted, bar.update))
     # In an order that knows no sides, so that the embedding cannot tell them apart.
     order = sorted(range(len(scans)), key=lambda k: (scans[k].content, scans[k].sha256))
     with show("learning the embedding", LESSONS) as bar:
@@ -311,10 +315,10 @@ def _power(
     """Plant copies of training scans and count those that the very same search and thresholds find."""
     plan, gallery = planted.plan(len(train), seed), cleaned.real.gallery
 
-    def plant(number: int) -> Voxels:
+    def plant(number: int) -> Features:
         name, k, rng = plan[number]
         array, spacing = train[k]
-        return planted.DISGUISES[name](array, rng), spacing
+        return extract(planted.DISGUISES[name](array, rng), spacing, gallery.space)
 
     with show("finding planted copies", len(plan)) as bar:
         matches = search(Read(len(plan), plant), gallery, (cleaned.real.is_train,), bar.update).sides[0]

@@ -19,6 +19,10 @@ from synthmed.errors import ConfigError, InputError, StorageError
 MANIFEST, STARTED = "manifest.json", "started.json"
 """What a stage of a run keeps in its directory: the record of what it made, and until then that it has begun."""
 
+GENERATION = "generation.json"
+"""What lies beside drawn volumes and says how they were drawn."""
+
+_RECIPE, _DRAWN_BY = {"stage", "seed", "settings", "inputs"}, {"autoencoder", "denoiser", "sampler", "seed"}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -113,35 +117,47 @@ def read_json(path: Path) -> Any:
     """Read JSON; raise `InputError` where the file is missing or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"Cannot read {path}", found=" ".join(str(error).split()), expected="a JSON file") from error
 
 
-def is_stage(folder: Path) -> bool:
-    """Say whether a directory is one that a stage of a run writes to, finished or not."""
-    records = (folder / MANIFEST, folder / STARTED)
+def is_output(folder: Path) -> bool:
+    """Say whether a stage of a run, finished or not, or `synthmed generate` writes to this directory."""
+    recipes = [_mapping(folder / record).get("recipe") for record in (MANIFEST, STARTED)]
+    # All that such a record says: other tools write a manifest.json too.
+    if any(isinstance(recipe, dict) and set(recipe) >= _RECIPE for recipe in recipes):
+        return True
+    return set(_mapping(folder / GENERATION)) >= _DRAWN_BY
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is none, or where it cannot be read."""
     try:
-        contents = [read_json(record) for record in records if record.is_file()]
-    except InputError:
-        return False
-    return any(isinstance(content, dict) and "recipe" in content for content in contents)
+        content = read_json(file) if file.is_file() else None
+    except (OSError, InputError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def files_below(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Yield the files below a folder in the order of their paths, without what the stages of runs have written there.
+    """Yield the files below a folder, without hidden ones and without what synthmed has written there.
 
     A cohort whose folder also holds a run would otherwise count its own prepared and synthetic volumes as scans.
 
     Parameters
     ----------
     folder : Path
-        Read even if it is a stage's directory itself.
+        Read even if it is such a directory itself.
     unreadable : callable (OSError), optional
         Told of each folder that cannot be listed.
     """
     for place, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not is_stage(Path(place, name)))
-        yield from (Path(place, name) for name in sorted(names))
+        folders[:] = [name for name in _shown(folders) if not is_output(Path(place, name))]
+        yield from (Path(place, name) for name in _shown(names))
+
+
+def _shown(names: list[str]) -> list[str]:
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def sha256_file(path: Path) -> str:

@@ -12,8 +12,8 @@ from synthmed.export.documents.audit_figures import audit_rows
 from synthmed.export.documents.markdown import numbers
 from synthmed.export.documents.page import model_digests, structures
 from synthmed.export.provenance import public_configuration
-from synthmed.export.samples import GENERATION, SUFFIX, TABLE, Description, parse_description, read_samples
-from synthmed.files import MANIFEST, read_json, sha256_file, write_text
+from synthmed.export.samples import SUFFIX, TABLE, Description, parse_description, read_samples
+from synthmed.files import GENERATION, MANIFEST, read_json, sha256_file, write_text
 from synthmed.report import Facts, Preview, chosen, preview_of_files, render_report
 from synthmed.stages import Run
 from synthmed.training.journal import read_log
@@ -127,8 +127,8 @@ def _previews(run: Run, description: Description) -> tuple[list[Preview], int]:
 
 def _digests(run: Run, description: Description | None, audit: Mapping[str, Any] | None) -> dict[str, str]:
     files = {
-        "samples.csv": run.stage("generate") / TABLE,
-        "generation.json": run.stage("generate") / GENERATION,
+        TABLE: run.stage("generate") / TABLE,
+        GENERATION: run.stage("generate") / GENERATION,
         "report.json": run.stage("audit") / "release" / "report.json",
     }
     models = model_digests(description) if description else {}

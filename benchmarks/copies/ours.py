@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
 
-from copies.datasets import Volume
 from copies.judging import Problem, Scores, by_threshold
 from privacy.cleaning import RealScans, clean
 from privacy.embedding import learn
@@ -28,15 +26,12 @@ def audit(problem: Problem) -> Scores:
     cleaned = clean(_real(problem), policy)
     gallery, is_train = cleaned.real.gallery, cleaned.real.is_train
     calibration = calibrate(cleaned, problem.set_size, policy, np.random.default_rng([problem.seed, 4]))
-    matches = search(_pairs(problem.queries), gallery, (is_train,)).sides[0]
+    queries = [extract(volume.array, volume.spacing, gallery.space) for volume in problem.queries]
+    matches = search(queries, gallery, (is_train,)).sides[0]
     found = best(margins(matches, gallery.patient, cleaned.weights), matches, calibration.tau_id)
     owner = np.array([*problem.train_patient, *problem.holdout_patient])
     named = np.where(found.scan >= 0, owner[found.scan], "")
     return by_threshold(found.score, named, 1.0)
-
-
-def _pairs(volumes: Sequence[Volume]) -> list[tuple[np.ndarray, tuple[float, ...]]]:  # type: ignore[type-arg]
-    return [(volume.array, volume.spacing) for volume in volumes]
 
 
 def _real(problem: Problem) -> RealScans:

@@ -11,8 +11,7 @@ from typing import Any
 from synthmed.config import ExportConfig, SamplingConfig
 from synthmed.errors import ReleaseRefused
 from synthmed.export.approval import ReleaseApproval, approve
-from synthmed.export.samples import GENERATION
-from synthmed.files import read_json
+from synthmed.files import GENERATION, read_json
 from synthmed.models.checkpoint import RECORD, LoadedAutoencoder, LoadedDenoiser, load_autoencoder, load_denoiser
 from synthmed.stages import Run
 

@@ -228,7 +228,11 @@ def detect_format(root: Path) -> str:
     if next(nifti_below(root), None) is not None:
         return "folder"
     if next(files_below(root), None) is None:
-        raise InputError(f"{root} is empty", expected="NIfTI files, DICOM series or a dataset.json")
+        raise InputError(
+            f"{root} holds no scans",
+            found="only what synthmed wrote, and hidden files" if any(root.iterdir()) else "an empty folder",
+            expected="NIfTI files, DICOM series or a dataset.json",
+        )
     return "dicom"
 
 

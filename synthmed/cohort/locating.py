@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from synthmed.cohort.matching import capture, stem
 from synthmed.errors import ConfigError, InputError
-from synthmed.files import files_below, is_stage
+from synthmed.files import files_below, is_output
 
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[0-9A-Za-z]+)(?=[_/]|$)")
 
@@ -27,28 +29,33 @@ def nifti_below(folder: Path) -> Iterator[Path]:
 
 def other_scans(folder: Path) -> list[str]:
     """Return the names of files below a folder that end as DICOM does, or do not say what they are."""
-    files = sorted(p for p in files_below(folder) if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in files_below(folder) if p.is_file())
     return [p.name for p in files if p.suffix.lower() in ("", ".dcm", ".ima") and p.stem.upper() != "README"]
 
 
 def volumes(root: Path, where: str, key: str) -> dict[str, Path]:
     """Return the NIfTI files of a sub-folder, or of a glob, by the name that tells them apart."""
     if any(sign in where for sign in "*?"):
-        files = sorted(p for p in root.glob(where) if p.is_file() and not _of_a_run(p, root))
+        files = _matching(root, where)
         named = [(capture(where, p.relative_to(root).as_posix()) or stem(p.name), p) for p in files]
     else:
         folder = root / where
         if not folder.is_dir():
             raise ConfigError(f"cohort.{key}: there is no folder {folder}", next_step="Check cohort.path")
-        files = sorted(p for p in nifti_below(folder) if not p.name.startswith("."))
+        files = sorted(nifti_below(folder))
         named = list(zip(unique_names(files), files, strict=True))
     if not named:
-        raise InputError(f"No NIfTI file in {root / where}", expected="*.nii or *.nii.gz")
+        raise InputError(f"No NIfTI file in {root / where}", expected="*.nii or *.nii.gz that synthmed did not write")
     return _unique(named)
 
 
-def _of_a_run(path: Path, root: Path) -> bool:
-    return any(is_stage(root / folder) for folder in path.relative_to(root).parents[:-1])
+def _matching(root: Path, where: str) -> list[Path]:
+    """Return the files that a glob finds, without what synthmed wrote, unless the folder it names is of that."""
+    named = itertools.takewhile(lambda part: not any(sign in part for sign in "*?"), Path(where).parts[:-1])
+    base = root.joinpath(*named)
+    written = functools.cache(is_output)
+    files = sorted(path for path in root.glob(where) if path.is_file())
+    return [path for path in files if not any(written(base / f) for f in path.relative_to(base).parents[:-1])]
 
 
 def _unique(named: list[tuple[str, Path]]) -> dict[str, Path]:

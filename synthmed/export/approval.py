@@ -13,8 +13,8 @@ from typing import Any
 from privacy.errors import AuditError
 from privacy.policy import Policy, judge, load_policy
 from synthmed.errors import AuditInconclusive, InputError, ReleaseRefused
-from synthmed.export.samples import GENERATION, SUFFIX, TABLE, Sample, read_samples
-from synthmed.files import sha256_file
+from synthmed.export.samples import SUFFIX, TABLE, Sample, read_samples
+from synthmed.files import GENERATION, sha256_file
 from synthmed.words import counted
 
 REPORT_SCHEMA = "privacy-audit/2"

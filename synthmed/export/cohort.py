@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthmed.export.approval import ReleaseApproval
-from synthmed.export.samples import GENERATION, SUFFIX, TABLE, Description, Sample, parse_description, parse_samples
+from synthmed.export.samples import SUFFIX, TABLE, Description, Sample, parse_description, parse_samples
+from synthmed.files import GENERATION
 
 Columns = dict[str, dict[str, str]]
 

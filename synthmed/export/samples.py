@@ -15,7 +15,7 @@ from typing import Any
 from synthmed.errors import InputError
 from synthmed.prepare.space import Space
 
-TABLE, GENERATION = "samples.csv", "generation.json"
+TABLE = "samples.csv"
 SUFFIX = ".nii.gz"
 WARNING = "SYNTHETIC - NOT FOR CLINICAL USE"
 FACTS = {

@@ -60,8 +60,8 @@ def scan(root: Path | str) -> tuple[list[Series], list[Skipped]]:
     Files are grouped by SeriesInstanceUID and PatientID, wherever they lie. Where one SOPInstanceUID occurs in several
     folders the series was copied, and each folder is a series by itself. Where one UID holds several frames a
     position, it is split by the first attributes of `SPLIT_BY` that leave every part with the same positions;
-    otherwise it stays whole, for `synthmed.io.dicom.read_series` to refuse. What runs of synthmed wrote below the
-    folder is passed over.
+    otherwise it stays whole, for `synthmed.io.dicom.read_series` to refuse. Hidden files, and what synthmed wrote below
+    the folder, are passed over.
 
     Returns
     -------

@@ -17,13 +17,12 @@ import numpy as np
 
 from synthmed import processes
 from synthmed.errors import ConfigError
-from synthmed.files import read_json, sha256_file, storage_errors, write_json, write_text
+from synthmed.files import GENERATION, read_json, sha256_file, storage_errors, write_json, write_text
 from synthmed.io import write_volume
 from synthmed.prepare.space import Space
 from synthmed.volume import Volume
 
 TABLE = "samples.csv"
-RECORD = "generation.json"
 DESCRIPTION = "SYNTHETIC"
 
 
@@ -50,14 +49,14 @@ def begin(out: Path, record: Mapping[str, Any]) -> None:
     """Claim `out` for these settings, or make sure that it was begun with the same ones."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file", expected="a folder, or a name that is free")
-    if not (out / RECORD).is_file():
+    if not (out / GENERATION).is_file():
         if (out / TABLE).exists() or any((out / "images").glob("*")):
             raise ConfigError(
-                f"{out} holds volumes but no {RECORD}", next_step="Choose another output folder, or remove this one"
+                f"{out} holds volumes but no {GENERATION}", next_step="Choose another output folder, or remove this one"
             )
-        write_json(out / RECORD, record)
+        write_json(out / GENERATION, record)
         return
-    begun = read_json(out / RECORD)
+    begun = read_json(out / GENERATION)
     differing = [key for key in record if not isinstance(begun, dict) or begun.get(key) != record[key]]
     if differing:
         key = differing[0]

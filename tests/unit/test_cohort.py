@@ -166,7 +166,7 @@ def test_wrong_folders_and_tables_are_refused(tmp_path: Path, settings: dict[str
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is empty"):
+    with pytest.raises(InputError, match="holds no scans; found an empty folder"):
         read(tmp_path)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from privacy_scans import gallery, scan, scans
+from privacy_scans import features, gallery, scan, scans
 
 from privacy import stats
 from privacy.cleaning import Cleaned, RealScans, clean
@@ -114,7 +114,7 @@ def audited() -> tuple[Cleaned, Evidence]:
     volumes = [*scans(range(10)), scan(0, visit=1), *scans(range(20, 26))]
     real = RealScans(gallery(volumes, [*range(10), 0, *range(11, 17)]), np.arange(17) < 11)
     cohort = clean(real, POLICY)
-    samples = [(v.copy(), (1.0, 1.0, 1.0)) for v in (*scans(range(200, 202)), scan(7)[::-1])]
+    samples = [features([volume]) for volume in (*scans(range(200, 202)), scan(7)[::-1])]
     sides = (real.is_train, ~real.is_train, np.arange(17) != 10)
     found = search(samples, cohort.real.gallery, sides)
     codes = assemble(found.vectors, cohort.real.gallery, cohort.kept, real.is_train)
@@ -142,7 +142,7 @@ def test_the_pooled_search_does_not_depend_on_who_was_in_training(audited: tuple
     cohort, evidence = audited
     turned = RealScans(cohort.real.gallery, ~cohort.real.is_train)
     other = clean(turned, POLICY)
-    samples = [(v.copy(), (1.0, 1.0, 1.0)) for v in (*scans(range(200, 202)), scan(7)[::-1])]
+    samples = [features([volume]) for volume in (*scans(range(200, 202)), scan(7)[::-1])]
     pooled = np.arange(17) != 10
     found = search(samples, turned.gallery, (turned.is_train, ~turned.is_train, pooled))
     again = gather_evidence(other, found.sides, pooled, evidence.codes, POLICY, np.random.default_rng(0))
@@ -166,7 +166,7 @@ def test_a_search_ignores_the_size_of_its_chunks(
     audited: tuple[Cleaned, Evidence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cohort, _ = audited
-    volumes = [(v.copy(), (1.0, 1.0, 1.0)) for v in scans(range(30, 35))]
+    volumes = [features([volume]) for volume in scans(range(30, 35))]
     whole = search(volumes, cohort.real.gallery, (np.ones(17, bool),))
     monkeypatch.setattr("privacy.suite.BATCH", 2)
     ticks: list[int] = []

@@ -22,7 +22,7 @@ def test_few_scans_stay_in_memory_and_all_can_be_read(monkeypatch: pytest.Monkey
             read.append(number)
             return np.full((8, 8, 8), number, np.float32)
 
-        return SimpleNamespace(array=array, spacing=(1.0, 1.0, 1.0))
+        return SimpleNamespace(array=array, shape=(8, 8, 8), spacing=(1.0, 1.0, 1.0))
 
     scans = shrunk.Shrunk([scan(number) for number in range(4)], SPACE)
     assert read == []
