@@ -17,9 +17,9 @@ Result = TypeVar("Result")
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch work on one thread: products are added up in an order that depends on how many there are."""
+    """Let this thread's steps have it alone: products are added up in an order that depends on how many share them."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for this thread, and for those that are begun from now on
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -48,7 +48,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator
         return
     waiting: deque[Future[Result]] = deque()
     with one_thread():
-        # Each thread is told: matrix products ask it, not torch, how many may share them.
+        # Each is told: products ask OpenMP, which answers every thread for itself.
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
             for item in items:
