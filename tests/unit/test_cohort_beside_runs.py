@@ -97,6 +97,12 @@ def test_another_tools_record_hides_no_scan(tmp_path: Path, name: str, content: 
     assert patients(tmp_path) == ("v",)
 
 
+def test_hidden_files_and_folders_are_no_scans(tmp_path: Path) -> None:
+    for place in ("v.nii.gz", ".w.nii.gz", ".Trash-0/x.nii.gz"):
+        save(tmp_path / place, scan(0))
+    assert patients(tmp_path) == ("v",)
+
+
 def test_a_damaged_record_does_not_hide_the_other(tmp_path: Path) -> None:
     output(tmp_path, STARTED)
     (tmp_path / MANIFEST).write_text('{"recipe": {"stage"')

@@ -82,7 +82,8 @@ def test_work_within_work_stays_on_its_own_thread() -> None:
 def test_products_within_work_have_one_thread_too() -> None:
     """Products ask OpenMP, which every new thread asks in turn, and not torch, before torch itself has told it."""
     maps = Path("/proc/self/maps")
-    if not maps.is_file() or not (used := {words for words in maps.read_text().split() if "libgomp" in words}):
+    lines = maps.read_text().splitlines() if maps.is_file() else []
+    if not (used := {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}):
         pytest.skip("torch's OpenMP is not to be found")
     # A process of its own, for the tests' workers have one thread anyway.
     code = """
@@ -99,7 +100,10 @@ print(*set(in_order(lambda n: openmp.omp_get_max_threads(), range(6))))
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["2", "1"]
+    before, within = done.stdout.splitlines()
+    assert within == "1"
+    if before == "1":
+        pytest.skip("one core: there is nothing to share")
 
 
 def test_a_failure_is_that_of_the_first_item_and_the_threads_are_torchs_again() -> None:
