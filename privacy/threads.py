@@ -30,7 +30,8 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator
     """Yield ``work(item)`` of each item in their order, as many at a time as torch has threads.
 
     The steps of an audit are too small for torch to share one of them out: while this runs, every step has one thread,
-    and so it adds in the same order however many work beside it. Work that calls this in turn does its own on the thread it has.
+    and so it adds in the same order however many work beside it. Work that calls this in turn does its own on the
+    thread it has.
 
     Parameters
     ----------
