@@ -29,7 +29,7 @@ from speed.steps import LOSSES, NEVER, WARMING_UP, Training, time_steps
 from synthmed.config import TrainingConfig
 from synthmed.prepare.prepared import PreparedSplit
 from synthmed.training.loop import fit
-from synthmed.training.objectives import psnr
+from synthmed.training.reconstruction import psnr
 
 MARKS = 12
 CASES = 8

@@ -24,10 +24,11 @@ from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder, 
 from synthmed.models.denoiser import build_denoiser
 from synthmed.models.devices import make_fabric
 from synthmed.prepare.prepared import PreparedSplit
-from synthmed.training.fit import autoencoder_shapes, denoiser_loss, denoiser_shapes
+from synthmed.training.denoising import denoiser_loss
+from synthmed.training.fit import autoencoder_shapes, denoiser_shapes
 from synthmed.training.latents import AUGMENTED_COPIES, LatentSet
 from synthmed.training.loop import Task, fit
-from synthmed.training.objectives import Adversary, autoencoder_loss
+from synthmed.training.reconstruction import Adversary, autoencoder_loss
 from synthmed.training.schedule import seeded
 
 WARMING_UP = 2

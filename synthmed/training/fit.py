@@ -5,22 +5,17 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthmed import processes
 from synthmed.config import AutoencoderConfig, Config, DenoiserConfig, TrainingConfig
 from synthmed.diffusion.conditioning import Conditioning
-from synthmed.diffusion.process import PATHS, holdout_loss, training_loss
 from synthmed.errors import ConfigError
-from synthmed.models.augmentation import augmented
 from synthmed.models.autoencoder import LabelledAutoencoder, build_autoencoder
 from synthmed.models.checkpoint import LoadedAutoencoder, LoadedDenoiser, load_autoencoder, save_model
 from synthmed.models.denoiser import Denoiser, build_denoiser
@@ -29,9 +24,10 @@ from synthmed.prepare.prepared import PreparedSplit, load_space, load_split
 from synthmed.prepare.space import Space
 from synthmed.training.appearance import fit_finish, fit_screen
 from synthmed.training.calibration import calibrate
+from synthmed.training.denoising import DENOISER_MEASUREMENTS, denoiser_evaluation, denoiser_loss
 from synthmed.training.latents import AUGMENTED_COPIES, LatentSet, encode_cohort
 from synthmed.training.loop import Outcome, Task, fit
-from synthmed.training.objectives import (
+from synthmed.training.reconstruction import (
     AUTOENCODER_MEASUREMENTS,
     Adversary,
     autoencoder_evaluation,
@@ -40,8 +36,6 @@ from synthmed.training.objectives import (
 )
 from synthmed.training.resume import CHECKPOINT
 from synthmed.training.schedule import seeded, step_generator
-
-_EVALUATED_LATENTS = 64
 
 
 def fit_autoencoder(
@@ -182,7 +176,7 @@ def train_denoiser(
         count=len(train.images),
         loss=denoiser_loss(latents, conditions[0], config),
         evaluate=denoiser_evaluation(latents, conditions, config, fabric),
-        measurements=("train_loss", "holdout_loss"),
+        measurements=DENOISER_MEASUREMENTS,
         identity=_denoiser_identity(config, autoencoder, train, holdout),
     )
     outcome = fit(fabric, task, build(), settings, out, seed=config.seed, progress=progress)
@@ -231,48 +225,6 @@ def calibrated(model: Denoiser, latents: LatentSet, conditioning: Conditioning, 
     )
     mean, std = calibrate(loaded, latents.train[0], config.seed)
     return replace(loaded, latent_mean=mean, latent_std=std)
-
-
-def denoiser_loss(
-    latents: LatentSet, conditions: Tensor | None, config: Config
-) -> Callable[[nn.Module, Tensor, torch.Generator, int], Tensor]:
-    """Return the denoiser's loss of a step, each case in one of its augmented copies."""
-    path, prediction = PATHS[config.diffusion.path], config.diffusion.prediction
-
-    def loss(model: nn.Module, cases: Tensor, generator: torch.Generator, step: int) -> Tensor:
-        device, share = next(model.parameters()).device, processes.share()
-        copies = torch.randint(len(latents.train), cases.shape, generator=generator)
-        copies = copies * augmented(len(cases), config.denoiser_training.augment, generator)
-        network = partial(model, augmentation=latents.augmentation[copies, cases][share].to(device))
-        condition = None if conditions is None else conditions[cases].to(device)
-        x0 = latents.train[copies, cases].to(device)
-        drop = config.conditioning.drop_probability
-        return training_loss(
-            network, path, prediction, x0, condition, generator=generator, drop_probability=drop, share=share
-        ).mean()
-
-    return loss
-
-
-def denoiser_evaluation(
-    latents: LatentSet, conditions: tuple[Tensor | None, Tensor | None], config: Config, fabric: Fabric
-) -> Callable[[nn.Module], dict[str, float]]:
-    """Return a function that measures the denoising loss of like numbers of training and held-out cases."""
-    path, prediction = PATHS[config.diffusion.path], config.diffusion.prediction
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        found = {}
-        sides = zip(("train", "holdout"), (latents.train[0], latents.holdout), conditions, strict=True)
-        for side, values, condition in sides:
-            count = min(_EVALUATED_LATENTS, len(values))
-            cases = torch.linspace(0, len(values) - 1, count).round().long()
-            given = None if condition is None else fabric.to_device(condition[cases])
-            with torch.no_grad(), fabric.autocast():
-                losses = holdout_loss(model, path, prediction, fabric.to_device(values[cases]), given)
-            found[f"{side}_loss"] = float(losses.mean())
-        return found
-
-    return evaluate
 
 
 def autoencoder_shapes(grid: tuple[int, int, int], config: AutoencoderConfig) -> list[tuple[int, ...]]:

@@ -16,7 +16,7 @@ from synthmed.models.autoencoder import (
     one_hot,
     principal_axes,
 )
-from synthmed.training.objectives import edge_loss, gaussian_kl, label_loss
+from synthmed.training.reconstruction import edge_loss, gaussian_kl, label_loss
 
 SMALL = AutoencoderConfig(channels=(16, 16), latent_channels=12)
 

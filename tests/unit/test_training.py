@@ -17,10 +17,11 @@ from synthmed.models.checkpoint import load_autoencoder, load_denoiser
 from synthmed.models.devices import make_fabric, resolve_device, resolve_precision
 from synthmed.models.sharding import sharding
 from synthmed.training import loop, schedule
-from synthmed.training.fit import data_digest, denoiser_loss, train_autoencoder, train_denoiser
+from synthmed.training.denoising import denoiser_loss
+from synthmed.training.fit import data_digest, train_autoencoder, train_denoiser
 from synthmed.training.journal import Journal, read_log
 from synthmed.training.latents import LatentSet, channel_statistics, latent_scale
-from synthmed.training.objectives import dice, psnr
+from synthmed.training.reconstruction import dice, psnr
 from synthmed.training.resume import CHECKPOINT, TrainingState, first_difference, load_state, save_state
 
 TRAIN, HOLDOUT = blobs(6, seed=1), blobs(3, seed=2)
